@@ -1,0 +1,36 @@
+"""Intact activations of a batch: one token group at every layer, and the read-out."""
+
+from collections.abc import Sequence
+
+import nnsight
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clsinterp.fork import EMBEDDINGS, check_layers
+from clsinterp.model import VisionModel
+
+
+def capture(
+    model: VisionModel, pixels: Float[Tensor, "batch channel height width"], layers: Sequence[int], group: str = "cls"
+) -> tuple[Float[Tensor, "layers batch d_model"], Float[Tensor, "batch d_readout"]]:
+    """Tokens of `group` after each of `layers` (-1: before block 0), and what enters the classifier.
+
+    Groups of several tokens (``patches``, ``registers``) are averaged over their tokens, so that a model without a CLS
+    token can be probed too.
+
+    Raises:
+        RequestError: layer out of range, or no such tokens.
+    """
+    layers = check_layers(layers, model.n_layers)
+    where = model.layout.index(group)
+
+    def take(h: Tensor) -> Tensor:
+        return h[:, where].clone() if isinstance(where, int) else h[:, where].mean(dim=1)
+
+    with torch.inference_mode(), model.trace(pixels):
+        tokens = [take(model.blocks[0].input if x == EMBEDDINGS else model.blocks[x].output) for x in layers]
+        readout = model.readout.clone()
+        nnsight.save(tokens)
+        nnsight.save(readout)
+    return torch.stack(tokens), readout

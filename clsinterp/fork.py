@@ -1,0 +1,253 @@
+"""The fork: one trace yields every curve.
+
+After each asked block the trace appends to the batch a copy of the intact rows with replaced tokens. Every copy rides
+through the remaining blocks in the same forward, so a sweep over L layers costs L (L + 1) / 2 block-passes instead of
+L forwards per curve. Read-outs, lenses and probes of every row are taken on the way, and only ranks leave the trace.
+It is exact: each row goes through the same operations as in a forward of its own.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import nnsight
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from clsinterp.errors import RequestError, RunError
+from clsinterp.interventions import swap
+from clsinterp.lens import lens_logits, lens_readout
+from clsinterp.metrics import ranks
+from clsinterp.model import VisionModel
+from clsinterp.probes import Ridge
+from clsinterp.readout import Head
+
+Replace = Callable[[Tensor], Tensor]
+EMBEDDINGS = -1  # the layer before block 0
+
+
+@dataclass(frozen=True)
+class Readers:
+    """What reads the rows of a fork.
+
+    Attributes:
+        head: the classifier; if it is the model's own, logits are taken from the model's output itself.
+        cls_head: a CLS-only classifier to use for the CLS-only curves instead of turning read-outs off (``refit``).
+        probes: ridge probes, one per entry of `probed`; None leaves out probe and restoration ranks.
+        probed: the layers that `probes` were fitted on; each must be among the fork's layers.
+        final_norm: whether the lens applies the final norm.
+    """
+
+    head: Head
+    cls_head: Head | None = None
+    probes: Ridge | None = None
+    probed: tuple[int, ...] = ()
+    final_norm: bool = True
+
+
+def column(curve: str, *layers: int) -> str:
+    """Name of a rank column: ``rank_shuffle_03``, ``rank_restoration_03_07``."""
+    return "_".join(["rank", curve, *(f"{layer:02d}" for layer in layers)])
+
+
+def check_layers(layers: Sequence[int], n_layers: int) -> tuple[int, ...]:
+    """`layers` sorted, without repeats.
+
+    Raises:
+        RequestError: one is outside -1 .. n_layers - 1.
+    """
+    for layer in layers:
+        if not EMBEDDINGS <= layer < n_layers:
+            raise RequestError(f"layer {layer} was given; this model has layers 0 to {n_layers - 1}, and -1 for the embeddings.")
+    return tuple(sorted(set(layers)))
+
+
+def fork(
+    model: VisionModel,
+    pixels: Float[Tensor, "batch channel height width"],
+    targets: Int[Tensor, "batch"],
+    replace: Replace | Int[Tensor, "batch"],
+    readers: Readers,
+    *,
+    layers: Sequence[int],
+    labels: Int[Tensor, "batch"] | None = None,
+    group: str = "cls",
+    micro_batch: int | None = None,
+) -> dict[str, Int[Tensor, "batch"]]:
+    """Ranks of the true label for every curve, from one trace of a batch.
+
+    Args:
+        model: the model.
+        pixels: the batch.
+        targets: each image's class in the classifier's space.
+        replace: what happens to the tokens: donor indices, or a function of the batch's tokens.
+        readers: classifier, probes, lens.
+        layers: where tokens are replaced; -1 is before block 0.
+        labels: each image's class in the probes' space; default `targets`.
+        group: which tokens are replaced.
+        micro_batch: at most this many images ride at once. Their replacement tokens then come from a first intact pass
+            over the whole batch, so the result is the same; it costs one more pass of the batch.
+
+    Returns:
+        Columns named as in ``images.parquet``: ``rank_intact``, ``rank_shuffle_LL``, ``rank_donor_LL`` (rank of the
+        donor's label in the shuffled output; only for donor indices), ``rank_intact_cls_only``,
+        ``rank_shuffle_cls_only_LL`` (families with a CLS read-out and another), ``rank_lens_LL``,
+        ``rank_lens_distill_LL``, ``rank_probe_LL``, ``rank_restoration_LL_JJ``.
+
+    Raises:
+        RequestError: layer out of range, or no such tokens.
+        RunError: NaN or infinity in the residual stream; the message names the layer.
+    """
+    layers = check_layers(layers, model.n_layers)
+    where = model.layout.index(group)
+    donors = replace if isinstance(replace, Tensor) else None
+    change = swap(replace) if isinstance(replace, Tensor) else replace
+    labels = targets if labels is None else labels
+    if lost := set(readers.probed) - set(layers):
+        raise RequestError(f"probes of layers {sorted(lost)} were given, which are not among the layers {list(layers)}.")
+    n = len(pixels)
+    if micro_batch is None or micro_batch >= n:
+        rows = _Rows(targets, labels, None if donors is None else targets[donors], None)
+        return _trace(model, pixels, layers, where, lambda layer, tokens: change(tokens), readers, rows)
+    new_tokens = {
+        layer: change(tokens) for layer, tokens in _intact_tokens(model, pixels, layers, where, micro_batch).items()
+    }
+    done = []
+    for start in range(0, n, micro_batch):
+        part = slice(start, min(start + micro_batch, n))
+        rows = _Rows(targets[part], labels[part], None if donors is None else targets[donors][part], part)
+        done.append(
+            _trace(model, pixels[part], layers, where, lambda layer, _, part=part: new_tokens[layer][part], readers, rows)
+        )
+    return {name: torch.cat([d[name] for d in done]) for name in done[0]}
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What is known of the images in a trace: classes for the classifier, for the probes, of the donors; their place."""
+
+    targets: Tensor
+    labels: Tensor
+    donor_targets: Tensor | None
+    part: slice | None
+
+    def to(self, device: torch.device) -> "_Rows":
+        donor = None if self.donor_targets is None else self.donor_targets.to(device)
+        return _Rows(self.targets.to(device), self.labels.to(device), donor, self.part)
+
+
+def _intact_tokens(
+    model: VisionModel, pixels: Tensor, layers: Sequence[int], where: int | slice, size: int
+) -> dict[int, Tensor]:
+    """The tokens at `where` after each of `layers`, of the whole batch, `size` images at a time."""
+    parts = []
+    for chunk in pixels.split(size):
+        with torch.inference_mode(), model.trace(chunk):
+            found = {}
+            if EMBEDDINGS in layers:
+                found[EMBEDDINGS] = model.blocks[0].input[:, where].clone()
+            for layer in layers:
+                if layer != EMBEDDINGS:
+                    found[layer] = model.blocks[layer].output[:, where].clone()
+            nnsight.save(found)
+        parts.append(found)
+    return {layer: torch.cat([p[layer] for p in parts]) for layer in parts[0]}
+
+
+def _trace(
+    model: VisionModel,
+    pixels: Tensor,
+    layers: Sequence[int],
+    where: int | slice,
+    new_tokens: Callable[[int, Tensor], Tensor],
+    readers: Readers,
+    rows: _Rows,
+) -> dict[str, Tensor]:
+    """One trace: grow the batch at each of `layers`, read everything."""
+    with torch.inference_mode(), model.trace(pixels):
+        result, finite = _sweep(model, len(pixels), layers, where, new_tokens, readers, rows)
+        nnsight.save(result)
+        nnsight.save(finite)
+    bad = [layer for layer, ok in finite.items() if not bool(ok)]
+    if bad:
+        raise RunError(
+            f"NaN or infinity in the residual stream, first after layer {bad[0]}. "
+            "Look at the checkpoint's weights, or run with --dtype float32 if another was given."
+        )
+    return {name: rank.cpu() for name, rank in result.items()}
+
+
+def _sweep(
+    model: VisionModel,
+    n: int,
+    layers: Sequence[int],
+    where: int | slice,
+    new_tokens: Callable[[int, Tensor], Tensor],
+    readers: Readers,
+    rows: _Rows,
+) -> tuple[dict[str, Tensor], dict[int, Tensor]]:
+    """The body of the trace: returns the rank columns and, per layer, whether the intact rows are finite."""
+    family = model.family
+    prefix = [g for g in ("cls", "distill") if g in model.layout.slices]
+    seen: dict[str, dict[int, Tensor]] = {g: {} for g in prefix}  # group -> layer -> tokens of all rows so far
+    finite: dict[int, Tensor] = {}
+
+    def grow(layer: int, h: Tensor) -> Tensor:
+        copy = h[:n].clone()
+        copy[:, where] = new_tokens(layer, copy[:, where].clone())
+        return torch.cat([h, copy])  # (copies * n, token, d_model)
+
+    def see(layer: int, h: Tensor) -> None:
+        if layer in layers:
+            for g in prefix:
+                seen[g][layer] = h[:, model.layout.index(g)].clone()
+
+    if EMBEDDINGS in layers:
+        h = grow(EMBEDDINGS, model.blocks[0].input)
+        model.blocks[0].input = h
+        see(EMBEDDINGS, h)
+    for layer in range(model.n_layers):
+        h = model.blocks[layer].output
+        # A sum is finite only if every term is: cheaper than looking at each.
+        finite[layer] = torch.isfinite(h[:n].sum(dtype=torch.float32))
+        if layer in layers:
+            h = grow(layer, h)
+            model.blocks[layer].output = h
+        see(layer, h)
+    features = model.readout
+    logits = model.logits if readers.head.own else readers.head(features)
+
+    rows = rows.to(features.device)
+    out: dict[str, Tensor] = {}
+
+    def outputs(curve: str, logits: Tensor) -> None:
+        by_copy = rearrange(logits, "(copy n) c -> copy n c", n=n)
+        out[f"rank_intact{curve}"] = ranks(by_copy[0], rows.targets)
+        for copy, layer in enumerate(layers, start=1):
+            out[column(f"shuffle{curve}", layer)] = ranks(by_copy[copy], rows.targets)
+            if rows.donor_targets is not None and not curve:
+                out[column("donor", layer)] = ranks(by_copy[copy], rows.donor_targets)
+
+    outputs("", logits)
+    if family.other_readouts:
+        if readers.cls_head is not None:
+            outputs("_cls_only", readers.cls_head(features.chunk(len(family.readouts), dim=-1)[family.readouts.index("cls")]))
+        else:
+            outputs("_cls_only", readers.head.only("cls", features))
+    norm = model.lens_norm if readers.final_norm else None
+    for g in prefix:
+        if g != "cls" and g not in family.readouts:
+            continue
+        readout = lens_readout(family, g)
+        for layer, tokens in seen[g].items():
+            name = column("lens" if g == "cls" else f"lens_{g}", layer)
+            out[name] = ranks(lens_logits(tokens[:n], readers.head, readout, norm), rows.targets)
+    if readers.probes is not None and "cls" in seen:
+        for i, probed in enumerate(readers.probed):
+            scores = readers.probes.scores(seen["cls"][probed], i)
+            by_copy = rearrange(scores, "(copy n) c -> copy n c", n=n)
+            out[column("probe", probed)] = ranks(by_copy[0], rows.labels)
+            for copy, layer in enumerate([x for x in layers if x <= probed], start=1):
+                out[column("restoration", layer, probed)] = ranks(by_copy[copy], rows.labels)
+    return out, finite

@@ -1,0 +1,45 @@
+"""Any image file or PIL image as upright 8-bit RGB."""
+
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from clsinterp.errors import RequestError
+
+
+def to_rgb(image: Any) -> Image.Image:
+    """`image` as 8-bit RGB, turned upright by its EXIF orientation.
+
+    Palettes, alpha (dropped, as Hugging Face pipelines do), CMYK and grey are converted by Pillow; 16-bit and
+    float grey images are scaled down rather than clipped at 255.
+
+    Raises:
+        RequestError: not a PIL image.
+    """
+    if not isinstance(image, Image.Image):
+        raise RequestError(f"{type(image).__name__} was given where a PIL image or a pixel tensor is expected.")
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, dtype=np.float64)
+        top = 65535.0 if image.mode.startswith("I") else max(float(values.max(initial=0.0)), 1.0)
+        image = Image.fromarray(np.clip(values * (255.0 / top) + 0.5, 0, 255).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def decode(data: bytes, source: str) -> Image.Image:
+    """The image in `data` as RGB.
+
+    Raises:
+        RequestError: unreadable, truncated or bomb-sized; the message names `source`.
+    """
+    try:
+        with Image.open(BytesIO(data)) as image:
+            image.load()
+            return to_rgb(image)
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise RequestError(
+            f"cannot read image {source}: {type(error).__name__}: {error}. "
+            "Remove it, or pass --on-bad-image skip to leave such images out and count them."
+        ) from error

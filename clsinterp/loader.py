@@ -1,0 +1,79 @@
+"""Batches of pixels, decoded and preprocessed in worker processes with the checkpoint's own processor."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from clsinterp.data import Split
+from clsinterp.errors import RequestError
+
+MAX_WORKERS = 8
+FEW = 512  # below this a worker's start-up costs more than it saves
+
+
+class _Images(Dataset):
+    """Image i as pixels, or the message that says why not: an exception would lose its text on the way to the parent."""
+
+    def __init__(self, split: Split, processor: Any) -> None:
+        self.split, self.processor = split, processor
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, i: int) -> Tensor | str | None:
+        try:
+            image = self.split.image(i)
+        except RequestError as error:
+            return str(error)
+        if self.processor is None:
+            return None
+        return self.processor(images=image, return_tensors="pt")["pixel_values"][0]
+
+
+def default_workers(n: int) -> int:
+    """Worker processes for `n` images: none for a few, else one less than the cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if n < FEW else min(MAX_WORKERS, max(1, cores - 1))
+
+
+def _loader(split: Split, processor: Any, batches: list[list[int]], workers: int) -> Iterator[list[Any]]:
+    yield from DataLoader(
+        _Images(split, processor),
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=list,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def batches(split: Split, processor: Any, size: int, first: int = 0, workers: int | None = None) -> Iterator[Tensor]:
+    """Pixels (batch, channel, height, width) of the batches from number `first` on; the last may be ragged.
+
+    Raises:
+        RequestError: an unreadable image, named.
+    """
+    n = len(split)
+    todo = [list(range(start, min(start + size, n))) for start in range(first * size, n, size)]
+    workers = default_workers(n - first * size) if workers is None else workers
+    for items in _loader(split, processor, todo, workers):
+        for item in items:
+            if isinstance(item, str):
+                raise RequestError(item)
+        yield torch.stack(items)
+
+
+def without_unreadable(split: Split, workers: int | None = None, size: int = 64) -> Split:
+    """`split` without the images that cannot be decoded, which are listed in ``skipped``. Decodes every image once."""
+    n = len(split)
+    todo = [list(range(start, min(start + size, n))) for start in range(0, n, size)]
+    found = [item for items in _loader(split, None, todo, default_workers(n) if workers is None else workers) for item in items]
+    good = [i for i, item in enumerate(found) if item is None]
+    if not good:
+        raise RequestError("no image of the split can be read.")
+    bad = tuple(split.sources[i] for i, item in enumerate(found) if item is not None)
+    return replace(split.keep(good), skipped=bad)

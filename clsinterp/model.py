@@ -1,0 +1,338 @@
+"""VisionModel: any supported vision transformer as one object, with standard names and token views in nnsight traces."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from nnsight.intervention.envoy import Envoy
+from nnsight.intervention.eproperty import eproperty
+from nnsight.intervention.interleaver import Mediator
+from nnsight.modeling.transformers import TransformersModel
+from torch import Tensor, nn
+
+from clsinterp.checkpoint import Checkpoint, load_checkpoint, load_processor
+from clsinterp.errors import RequestError
+from clsinterp.families import Family, find_family
+from clsinterp.images import to_rgb
+from clsinterp.tokens import TokenLayout
+
+
+def _token_view(group: str, doc: str) -> eproperty:
+    """A view of one token group of a module's output: read it, edit it in place, or assign to it, inside a trace."""
+
+    def view(self: "Tokens", value: Tensor) -> Tensor:
+        return value[:, self.layout.index(group)]
+
+    view.__name__, view.__doc__ = group, doc
+    prop = eproperty(key="output")(view)
+
+    def write_back(self: "Tokens", edited: Tensor, raw: Tensor) -> Tensor:
+        return raw  # `edited` is a view of `raw`, so in-place edits are in it already
+
+    def assign(self: "Tokens", new: Tensor) -> Tensor:
+        value = Mediator.value(f"{self.path}.output").clone()
+        value[:, self.layout.index(group)] = new
+        return value
+
+    prop.transform(write_back)
+    prop.postprocess(assign)
+    return prop
+
+
+class Tokens(Envoy):
+    """A module whose output is the token sequence: a block, or the embeddings."""
+
+    @property
+    def layout(self) -> TokenLayout:
+        """Which token stands where."""
+        return self.root.layout
+
+    cls = _token_view("cls", "The CLS token, (batch, d_model).")
+    distill = _token_view("distill", "DeiT's distillation token, (batch, d_model).")
+    registers = _token_view("registers", "Register tokens, (batch, n_registers, d_model).")
+    patches = _token_view("patches", "Patch tokens, (batch, n_patches, d_model).")
+
+    @eproperty(key="output")
+    def resid(self, value: Tensor) -> Tensor:
+        """The residual stream after this module, (batch, token, d_model)."""
+        return value
+
+
+class VisionModel(TransformersModel):
+    """A vision transformer whose inside is named and read the same way for every family.
+
+    Inside ``with model.trace(images):`` these read, assign and edit in place:
+
+    - ``model.blocks[i]`` with token views ``.cls .distill .registers .patches .resid`` of its output
+      (the residual stream after block i), and submodules ``.attn .mlp .ln1 .ln2``;
+    - ``model.embed`` with the same views, ``model.ln_final``, ``model.head``;
+    - ``model.readout`` (what enters the classifier) and ``model.logits``.
+
+    ``images`` are PIL images, lists of them, or pixel tensors (batch, channel, height, width). Several
+    ``tracer.invoke(images)`` blocks in one trace run as one batch.
+
+    Args:
+        source: hub id, folder, ``zoo/NAME``, or a loaded Hugging Face module.
+        image_processor: replaces the checkpoint's own; only needed for a module without one.
+        config: config fields to change before the model is built, such as ``{"use_mean_pooling": False}``.
+        dtype: floating-point type; "auto" is float32, in which results are exact and repeatable.
+        device: "auto" takes CUDA, then MPS, then the CPU.
+        allow_pickle: accept pickled weights, which can run code when loaded.
+        **kwargs: passed to ``from_pretrained`` (``attn_implementation="eager"``, ``revision=``).
+
+    Raises:
+        RequestError: unknown family, incomplete checkpoint, or a module tree that does not match the family table.
+
+    Example:
+        >>> from clsinterp import VisionModel
+        >>> from clsinterp.interventions import derange
+        >>> import torch
+        >>> model = VisionModel("zoo/vit")
+        >>> images = torch.zeros(4, 3, 28, 28)
+        >>> with model.trace(images):
+        ...     block = model.blocks[5]
+        ...     block.cls = block.cls[derange(len(images), seed=0)]
+        ...     logits = model.logits.save()
+        >>> logits.shape
+        torch.Size([4, 10])
+    """
+
+    family: Family
+    layout: TokenLayout
+
+    def __init__(
+        self,
+        source: str | nn.Module,
+        *,
+        image_processor: Any = None,
+        config: dict[str, Any] | None = None,
+        dtype: str | torch.dtype = "auto",
+        device: str | torch.device = "auto",
+        allow_pickle: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(source, nn.Module):
+            checkpoint = _adopt(source)
+        else:
+            checkpoint = load_checkpoint(
+                source, config_overrides=config, dtype=as_dtype(dtype), allow_pickle=allow_pickle, **kwargs
+            )
+            checkpoint.module.to(pick_device(device))
+        family, module = checkpoint.family, checkpoint.module
+        vision = module.config.vision_config if family.text_and_vision else module.config
+        self.checkpoint = checkpoint
+        self.family = family
+        self.layout = TokenLayout.of(family, vision)
+        self.vision_config = vision
+        verify(module, family, vision)
+        super().__init__(
+            module,
+            task="image-classification" if family.heads else "image-feature-extraction",
+            image_processor=image_processor or checkpoint.processor,
+            rename=_renames(family),
+            envoys={f"{family.blocks}.*": Tokens, family.embed: Tokens, **({family.ln_pre: Tokens} if family.ln_pre else {})},
+        )
+
+    # -- facts ---------------------------------------------------------------
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return self.vision_config.num_hidden_layers
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.vision_config.hidden_size
+
+    @property
+    def n_classes(self) -> int | None:
+        """Number of classes of the model's own classifier; None without one."""
+        return self.heads[0].out_features if self.checkpoint.head_is_own else None
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Names of the classifier's classes, in order; None without an own classifier."""
+        if not self.checkpoint.head_is_own:
+            return None
+        names = self._module.config.id2label
+        return [names[i] for i in range(len(names))]
+
+    @property
+    def heads(self) -> list[nn.Linear]:
+        """The classifier's linear maps as torch modules: one, DeiT's two, or none."""
+        return [self._module.get_submodule(path) for path in self.family.heads]
+
+    @property
+    def lens_norm(self) -> nn.Module | None:
+        """The norm the read-out applies before the classifier, as a torch module; None where there is none (CLIP)."""
+        path = self.family.lens_norm
+        return self._module.get_submodule(path) if path else None
+
+    # -- values of a trace -----------------------------------------------------
+
+    @eproperty(key="output")
+    def logits(self, value: Any) -> Tensor:
+        """The model's output logits, (batch, n_classes)."""
+        if not self.family.heads:
+            raise RequestError(f"a {self.family.name} checkpoint has no classifier; fit a head with --head fit.")
+        return value.logits
+
+    @logits.transform
+    def logits(self, edited: Tensor, raw: Any) -> Any:
+        return raw  # a view: in-place edits are in it already
+
+    @logits.postprocess
+    def logits(self, new: Tensor) -> Any:
+        value = Mediator.value(f"{self.path}.output")
+        return type(value)(**{**value, "logits": new})
+
+    @property
+    def readout(self) -> Tensor:
+        """What enters the classifier, (batch, d_readout): the read-outs of the family's row, concatenated in order."""
+        if len(self.family.heads) == 1:
+            return self.head.input
+        tokens = self.ln_final.output
+        return torch.cat([self._pool(tokens, name) for name in self.family.readouts], dim=-1)
+
+    @readout.setter
+    def readout(self, new: Tensor) -> None:
+        if len(self.family.heads) == 1:
+            self.head.input = new
+            return
+        if not self.family.averages_heads:
+            raise RequestError(f"a {self.family.name} checkpoint has no classifier, so writing its read-out changes nothing.")
+        tokens = self.ln_final.output.clone()
+        for name, part in zip(self.family.readouts, new.split(self.d_model, dim=-1), strict=True):
+            tokens[:, self.layout.index(name)] = part
+        self.ln_final.output = tokens
+
+    def _pool(self, tokens: Tensor, readout: str) -> Tensor:
+        if readout == "patch_mean":
+            return tokens[:, self.layout.index("patches")].mean(dim=1)
+        return tokens[:, self.layout.index(readout)]
+
+    # -- input -----------------------------------------------------------------
+
+    def pixels(self, images: Any) -> Float[Tensor, "batch channel height width"]:
+        """Pixel values for `images`: PIL images go through the checkpoint's own processor, tensors pass.
+
+        Raises:
+            RequestError: something that is neither an image nor a pixel tensor, or no image processor.
+        """
+        if isinstance(images, Tensor):
+            if images.ndim not in (3, 4):
+                raise RequestError(f"pixels of shape {tuple(images.shape)} were given; (batch, channel, height, width) is expected.")
+            pixels = images if images.ndim == 4 else images.unsqueeze(0)
+            return pixels.to(next(self._module.parameters()))
+        listed = list(images) if isinstance(images, Sequence) and not isinstance(images, str) else [images]
+        if listed and all(isinstance(one, Tensor) for one in listed):
+            return torch.cat([self.pixels(one) for one in listed])
+        if self.image_processor is None:
+            raise RequestError("this model has no image processor; pass image_processor=, or pixel tensors.")
+        rgb = [to_rgb(image) for image in listed]
+        values = self.image_processor(images=rgb, return_tensors="pt")["pixel_values"]
+        return values.to(next(self._module.parameters()))
+
+    def _batch_size(self, *inputs: Any, **kwargs: Any) -> int:
+        if not inputs:
+            return 0
+        images = inputs[0]
+        if isinstance(images, Tensor):
+            return len(images) if images.ndim == 4 else 1
+        return len(images) if isinstance(images, Sequence) else 1
+
+    def _batch(self, invokes: list[tuple], fn: Any) -> tuple:
+        if not invokes:
+            return (), {}
+        pixels = torch.cat([self.pixels(inputs[0]) for inputs, _ in invokes])
+        return (pixels,), {key: value for _, kwargs in invokes for key, value in kwargs.items()}
+
+    def _wrap(self, module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+        # The pipeline would only guess an image processor (and fail without torchvision); pixels() does its work.
+        return module
+
+    def __call__(self, images: Any, **kwargs: Any) -> Any:
+        """The Hugging Face output for `images`, nothing touched."""
+        return self._module(self.pixels(images), **kwargs)
+
+
+def _adopt(module: nn.Module) -> Checkpoint:
+    """A loaded Hugging Face module as a `Checkpoint`; its classifier counts as its own."""
+    config = getattr(module, "config", None)
+    if config is None:
+        raise RequestError(f"{type(module).__name__} has no Hugging Face config; give a transformers vision model.")
+    family = find_family([type(module).__name__], config)
+    if type(module).__name__ != family.hf_class:
+        raise RequestError(f"{type(module).__name__} has no classifier; load it as {family.hf_class}.")
+    name = getattr(config, "name_or_path", "") or ""
+    return Checkpoint(module.eval(), family, load_processor(name) if name else None, bool(family.heads), name, None)
+
+
+def _renames(family: Family) -> dict[str, str]:
+    names = {
+        family.blocks: "blocks",
+        family.embed: "embed",
+        family.attn: "attn",
+        family.mlp: "mlp",
+        family.ln1: "ln1",
+        family.ln2: "ln2",
+    }
+    optional = {family.ln_final or family.lens_norm: "ln_final", family.ln_pre: "ln_pre"}
+    names |= {path: alias for path, alias in optional.items() if path}
+    names |= dict(zip(family.heads, ("head", "head_distill"), strict=False))
+    return names
+
+
+def verify(module: nn.Module, family: Family, config: Any) -> None:
+    """Check that the family's row describes `module`: every path is there and of the right kind and size.
+
+    Raises:
+        RequestError: the first thing that does not fit, with what was expected.
+    """
+
+    def must(condition: bool, what: str) -> None:
+        if not condition:
+            raise RequestError(
+                f"the family table does not fit this {type(module).__name__}: {what}. "
+                "Its modules may have moved between releases of transformers; see the tested versions in constraints.txt."
+            )
+
+    modules = dict(module.named_modules())
+    must(isinstance(modules.get(family.blocks), nn.ModuleList), f"{family.blocks} is not a list of blocks")
+    blocks = modules[family.blocks]
+    must(len(blocks) == config.num_hidden_layers, f"{len(blocks)} blocks, but the config says {config.num_hidden_layers}")
+    for name in (family.attn, family.mlp, family.ln1, family.ln2):
+        must(all(hasattr(block, name) for block in blocks), f"blocks have no {name}")
+    for path in (family.embed, family.ln_final, family.lens_norm, family.ln_pre):
+        must(path is None or path in modules, f"no module at {path}")
+    parts = 1 if family.averages_heads else len(family.readouts)
+    for path in family.heads:
+        head = modules.get(path)
+        must(isinstance(head, nn.Linear), f"{path} is not a linear classifier")
+        must(head.in_features == parts * config.hidden_size, f"{path} reads {head.in_features} features, not {parts} x d_model")
+
+
+def as_dtype(name: str | torch.dtype) -> torch.dtype:
+    """The torch dtype of that name; "auto" is float32."""
+    if isinstance(name, torch.dtype):
+        return name
+    known = {"auto": torch.float32, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if name not in known:
+        raise RequestError(f"dtype {name!r} was given; one of {', '.join(known)} is expected.")
+    return known[name]
+
+
+def pick_device(name: str | torch.device) -> torch.device:
+    """The torch device of that name; "auto" takes CUDA, then MPS, then the CPU."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RequestError(f"device {name!r} is not available here: {str(error).splitlines()[0]}") from error
+    return device

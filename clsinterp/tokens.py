@@ -1,0 +1,48 @@
+"""Which token stands where: prefix groups first, then the patches."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from clsinterp.errors import RequestError
+from clsinterp.families import Family
+
+GROUPS = ("cls", "distill", "registers", "patches")
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """Token groups as slices of the token axis.
+
+    Attributes:
+        slices: group name -> slice; ``patches`` runs to the end, so any image size fits.
+        n_prefix: tokens before the first patch.
+    """
+
+    slices: dict[str, slice]
+    n_prefix: int
+    family: str
+
+    @classmethod
+    def of(cls, family: Family, config: Any) -> "TokenLayout":
+        """The layout of `family`, with counts such as ``num_register_tokens`` taken from `config`."""
+        slices, start = {}, 0
+        for group, count in family.prefix:
+            n = getattr(config, count) if isinstance(count, str) else count
+            if n:
+                slices[group] = slice(start, start + n)
+            start += n
+        slices["patches"] = slice(start, None)
+        return cls(slices, start, family.name)
+
+    def index(self, group: str) -> int | slice:
+        """What selects `group` on the token axis: an int for the single tokens (cls, distill), else a slice.
+
+        Raises:
+            RequestError: the model has no such tokens.
+        """
+        if group not in self.slices:
+            raise RequestError(
+                f"a {self.family} model has no {group} token; its tokens are: {', '.join(self.slices)}."
+            )
+        where = self.slices[group]
+        return where.start if group in ("cls", "distill") else where
