@@ -1,5 +1,6 @@
 """From a source (hub id, folder, ``zoo/NAME``) to a Hugging Face module whose every weight was in the checkpoint."""
 
+import hashlib
 import json
 import logging
 import re
@@ -37,6 +38,14 @@ class Checkpoint:
     head_is_own: bool
     source: str
     revision: str | None
+
+    def fingerprint(self) -> str:
+        """A hash of every weight, by name."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name, tensor in sorted(self.module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
 
 def zoo_names() -> list[str]:
@@ -98,19 +107,9 @@ def load_checkpoint(
         setattr(config, key, value)
     family = find_family(config.architectures, config)
     hf_class = getattr(transformers, family.hf_class)
-    if hf_class.config_class is not type(config):  # ViT-MAE loaded as a ViT classifier
-        config = hf_class.config_class.from_dict(config.to_dict())
+    options = {"revision": revision, "dtype": dtype, "use_safetensors": None if allow_pickle else True, **kwargs}
     try:
-        module, info = hf_class.from_pretrained(
-            where,
-            config=config,
-            revision=revision,
-            dtype=dtype,
-            use_safetensors=None if allow_pickle else True,
-            weights_only=True,
-            output_loading_info=True,
-            **kwargs,
-        )
+        module, info = _from_pretrained(hf_class, where, config, **options)
     except Exception as error:  # transformers, safetensors and the hub raise a dozen kinds here
         raise _explain(source, error, allow_pickle) from error
     missing = set(info["missing_keys"])
@@ -122,7 +121,9 @@ def load_checkpoint(
             "The checkpoint is incomplete, or belongs to another architecture."
         )
     if mismatched := info.get("mismatched_keys"):
-        raise RequestError(f"{source} has weights of another shape than its config says: {_some(sorted(map(str, mismatched)))}.")
+        raise RequestError(
+            f"{source} has weights of another shape than its config says: {_some(sorted(map(str, mismatched)))}."
+        )
     if allowed:
         logger.warning("%s: initialised as the family allows: %s", source, ", ".join(sorted(allowed)))
     return Checkpoint(
@@ -148,6 +149,21 @@ def load_processor(where: str, revision: str | None = None) -> Any:
         return None
 
 
+def _from_pretrained(hf_class: Any, where: str, config: Any, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
+    """The classifier with the checkpoint's weights, and what transformers says of missing keys."""
+    options |= {"weights_only": True, "output_loading_info": True}
+    wanted = hf_class.config_class
+    if isinstance(config, wanted):
+        return hf_class.from_pretrained(where, config=config, **options)
+    if "vision_config" not in wanted.sub_configs:  # ViT-MAE loaded as a ViT classifier
+        return hf_class.from_pretrained(where, config=wanted.from_dict(config.to_dict()), **options)
+    # A vision tower saved alone (CLIPVisionModel): its keys have no prefix, so it is loaded by itself and put in place.
+    tower, info = getattr(transformers, config.architectures[0]).from_pretrained(where, config=config, **options)
+    whole = hf_class(wanted(vision_config=config.to_dict())).to(options["dtype"])
+    whole.vision_model = tower
+    return whole, {**info, "missing_keys": {*info["missing_keys"], "classifier.weight"}}
+
+
 def _read_config(where: str, source: str, revision: str | None) -> Any:
     try:
         config = transformers.AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
@@ -164,12 +180,6 @@ def _read_config(where: str, source: str, revision: str | None) -> Any:
                     "checkpoint; this package never does that."
                 ) from error
         raise RequestError(f"cannot read the config of {source}: {_first_line(error)}") from error
-    if config.model_type in ("clip_vision_model", "siglip_vision_model"):
-        # A vision tower saved alone; its classifier class wants the two-tower config around it.
-        both = transformers.CONFIG_MAPPING[config.model_type.removesuffix("_vision_model")]
-        wrapped = both(vision_config=config.to_dict())
-        wrapped.architectures = [both.__name__.removesuffix("Config") + "Model"]
-        return wrapped
     return config
 
 

@@ -119,9 +119,14 @@ def open_data(
         logger.warning("%s has one split only (%s): one image in %d is held out for testing.", data, name, HOLD_OUT)
         train, test = _divide(whole, seed)
     else:
-        names = (_pick(found, train_split, ("train", "training")), _pick(found, test_split, ("test", "validation", "val")))
+        names = (
+            _pick(found, train_split, ("train", "training")),
+            _pick(found, test_split, ("test", "validation", "val")),
+        )
         if names[0] == names[1]:
-            raise RequestError(f"split {names[0]!r} was given for both training and testing; probes would be scored on what they saw.")
+            raise RequestError(
+                f"split {names[0]!r} was given for both training and testing; probes would be scored on what they saw."
+            )
         train, test = (_index(found[name], name, data, image_column, label_column) for name in names)
         train, test = _same_classes(train, test)
     return (
@@ -141,7 +146,9 @@ def _load(data: str) -> dict[str, Any]:
         if path.is_file():
             kind = {".parquet": "parquet", ".tar": "webdataset"}.get(path.suffix)
             if kind is None:
-                raise RequestError(f"{data} is a {path.suffix or 'nameless'} file; a folder, .parquet or .tar is expected.")
+                raise RequestError(
+                    f"{data} is a {path.suffix or 'nameless'} file; a folder, .parquet or .tar is expected."
+                )
             return dict(datasets.load_dataset(kind, data_files=str(path)))
         if data.startswith((".", "/", "~")) or data.count("/") > 1:
             raise RequestError(f"there is no file or folder {data}.")
@@ -164,7 +171,9 @@ def _pick(found: dict[str, Any], asked: str | None, usual: tuple[str, ...]) -> s
     for name in usual:
         if name in found:
             return name
-    raise RequestError(f"no split called {' or '.join(usual)} in: {', '.join(found)}; name one with --train-split / --test-split.")
+    raise RequestError(
+        f"no split called {' or '.join(usual)} in: {', '.join(found)}; name one with --train-split / --test-split."
+    )
 
 
 def _index(rows: Any, split: str, data: str, image_column: str | None, label_column: str | None) -> Split:
@@ -204,7 +213,9 @@ def _column(asked: str | None, candidates: list[str], features: Any, what: str) 
             raise RequestError(f"--{what}-column {asked} was given; the data has: {', '.join(features)}.")
         return asked
     if len(candidates) != 1:
-        raise RequestError(f"cannot tell which column is the {what}: {', '.join(features)}; name it with --{what}-column.")
+        raise RequestError(
+            f"cannot tell which column is the {what}: {', '.join(features)}; name it with --{what}-column."
+        )
     return candidates[0]
 
 
@@ -251,7 +262,8 @@ def _order(split: Split, seed: int) -> list[int]:
 
 def _divide(whole: Split, seed: int) -> tuple[Split, Split]:
     seen: Counter[int] = Counter()
-    train, test = [], []
+    train: list[int] = []
+    test: list[int] = []
     for i in _order(whole, seed):
         (test if seen[whole.labels[i]] % HOLD_OUT == 0 else train).append(i)
         seen[whole.labels[i]] += 1

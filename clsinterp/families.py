@@ -106,7 +106,7 @@ def _vit(name: str, root: str, architectures: tuple[str, ...], hf_class: str, **
 def _contrastive(name: str, cls: str, **changes: Any) -> Family:
     return Family(
         name=name,
-        architectures=(f"{cls}ForImageClassification", f"{cls}Model"),
+        architectures=(f"{cls}ForImageClassification", f"{cls}Model", f"{cls}VisionModel"),
         hf_class=f"{cls}ForImageClassification",
         blocks="vision_model.encoder.layers",
         embed="vision_model.embeddings",

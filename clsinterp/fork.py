@@ -59,22 +59,24 @@ def check_layers(layers: Sequence[int], n_layers: int) -> tuple[int, ...]:
     """
     for layer in layers:
         if not EMBEDDINGS <= layer < n_layers:
-            raise RequestError(f"layer {layer} was given; this model has layers 0 to {n_layers - 1}, and -1 for the embeddings.")
+            raise RequestError(
+                f"layer {layer} was given; this model has layers 0 to {n_layers - 1}, and -1 for the embeddings."
+            )
     return tuple(sorted(set(layers)))
 
 
 def fork(
     model: VisionModel,
     pixels: Float[Tensor, "batch channel height width"],
-    targets: Int[Tensor, "batch"],
-    replace: Replace | Int[Tensor, "batch"],
+    targets: Int[Tensor, " batch"],
+    replace: Replace | Int[Tensor, " batch"],
     readers: Readers,
     *,
     layers: Sequence[int],
-    labels: Int[Tensor, "batch"] | None = None,
+    labels: Int[Tensor, " batch"] | None = None,
     group: str = "cls",
     micro_batch: int | None = None,
-) -> dict[str, Int[Tensor, "batch"]]:
+) -> dict[str, Int[Tensor, " batch"]]:
     """Ranks of the true label for every curve, from one trace of a batch.
 
     Args:
@@ -105,7 +107,9 @@ def fork(
     change = swap(replace) if isinstance(replace, Tensor) else replace
     labels = targets if labels is None else labels
     if lost := set(readers.probed) - set(layers):
-        raise RequestError(f"probes of layers {sorted(lost)} were given, which are not among the layers {list(layers)}.")
+        raise RequestError(
+            f"probes of layers {sorted(lost)} were given, which are not among the layers {list(layers)}."
+        )
     n = len(pixels)
     if micro_batch is None or micro_batch >= n:
         rows = _Rows(targets, labels, None if donors is None else targets[donors], None)
@@ -118,7 +122,9 @@ def fork(
         part = slice(start, min(start + micro_batch, n))
         rows = _Rows(targets[part], labels[part], None if donors is None else targets[donors][part], part)
         done.append(
-            _trace(model, pixels[part], layers, where, lambda layer, _, part=part: new_tokens[layer][part], readers, rows)
+            _trace(
+                model, pixels[part], layers, where, lambda layer, _, part=part: new_tokens[layer][part], readers, rows
+            )
         )
     return {name: torch.cat([d[name] for d in done]) for name in done[0]}
 
@@ -232,7 +238,10 @@ def _sweep(
     outputs("", logits)
     if family.other_readouts:
         if readers.cls_head is not None:
-            outputs("_cls_only", readers.cls_head(features.chunk(len(family.readouts), dim=-1)[family.readouts.index("cls")]))
+            outputs(
+                "_cls_only",
+                readers.cls_head(features.chunk(len(family.readouts), dim=-1)[family.readouts.index("cls")]),
+            )
         else:
             outputs("_cls_only", readers.head.only("cls", features))
     norm = model.lens_norm if readers.final_norm else None

@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clsinterp.errors import RequestError
+from clsinterp.request import MODES
 
 Seed = int | Sequence[int]
-MODES = ("permute", "derange", "cross_label")
 
 
 def generator(seed: Seed) -> torch.Generator:
@@ -23,7 +23,7 @@ def generator(seed: Seed) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
 
 
-def permute(n: int, seed: Seed) -> Int[Tensor, "n"]:
+def permute(n: int, seed: Seed) -> Int[Tensor, " n"]:
     """A uniformly drawn permutation of ``range(n)``; some images may keep their own token.
 
     Example:
@@ -33,7 +33,7 @@ def permute(n: int, seed: Seed) -> Int[Tensor, "n"]:
     return torch.randperm(n, generator=generator(seed))
 
 
-def derange(n: int, seed: Seed) -> Int[Tensor, "n"]:
+def derange(n: int, seed: Seed) -> Int[Tensor, " n"]:
     """A uniformly drawn permutation of ``range(n)`` without a fixed point: no image keeps its own token.
 
     Raises:
@@ -52,7 +52,7 @@ def derange(n: int, seed: Seed) -> Int[Tensor, "n"]:
             return index
 
 
-def cross_label(labels: Int[Tensor, "n"], seed: Seed) -> Int[Tensor, "n"]:
+def cross_label(labels: Int[Tensor, " n"], seed: Seed) -> Int[Tensor, " n"]:
     """Donors of another label for every image: a random permutation repaired by swaps.
 
     Where one label fills more than half of the batch no such permutation exists; then every image draws its donor
@@ -88,7 +88,7 @@ def cross_label(labels: Int[Tensor, "n"], seed: Seed) -> Int[Tensor, "n"]:
     return index
 
 
-def donors(mode: str, labels: Int[Tensor, "n"], seed: Seed) -> Int[Tensor, "n"]:
+def donors(mode: str, labels: Int[Tensor, " n"], seed: Seed) -> Int[Tensor, " n"]:
     """The donor of each image of a batch under `mode`: ``permute``, ``derange`` or ``cross_label``.
 
     Raises:
@@ -103,22 +103,22 @@ def donors(mode: str, labels: Int[Tensor, "n"], seed: Seed) -> Int[Tensor, "n"]:
     raise RequestError(f"mode {mode!r} was given; one of {', '.join(MODES)} is expected.")
 
 
-def collision_rate(labels: Int[Tensor, "n"], donor: Int[Tensor, "n"]) -> float:
+def collision_rate(labels: Int[Tensor, " n"], donor: Int[Tensor, " n"]) -> float:
     """Share of images whose donor has their own label, so that the swap leaves the label in place."""
     return float((labels[donor] == labels).double().mean())
 
 
-def swap(index: Int[Tensor, "batch"]) -> Callable[[Tensor], Tensor]:
+def swap(index: Int[Tensor, " batch"]) -> Callable[[Tensor], Tensor]:
     """The replacement that gives row i the token of row ``index[i]``."""
     return lambda tokens: tokens[index.to(tokens.device)]
 
 
-def mean(tokens: Float[Tensor, "batch *rest"]) -> Float[Tensor, "batch *rest"]:
+def mean(tokens: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
     """Every row replaced by the batch mean (mean ablation)."""
     return tokens.mean(dim=0, keepdim=True).expand_as(tokens)
 
 
-def zero(tokens: Float[Tensor, "batch *rest"]) -> Float[Tensor, "batch *rest"]:
+def zero(tokens: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
     """Every row replaced by zeros. Known to overstate dependence (arXiv 2604.14433): a comparison, not a default."""
     return torch.zeros_like(tokens)
 
@@ -126,21 +126,21 @@ def zero(tokens: Float[Tensor, "batch *rest"]) -> Float[Tensor, "batch *rest"]:
 def noise(seed: Seed) -> Callable[[Tensor], Tensor]:
     """The replacement by Gaussian noise with the batch's mean and standard deviation, dimension by dimension."""
 
-    def replace(tokens: Float[Tensor, "batch *rest"]) -> Float[Tensor, "batch *rest"]:
+    def replace(tokens: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         draw = torch.randn(tokens.shape, generator=generator(seed)).to(tokens)
         return tokens.mean(dim=0) + draw * tokens.std(dim=0, unbiased=False)
 
     return replace
 
 
-def exchange(other: Float[Tensor, "batch *rest"]) -> Callable[[Tensor], Tensor]:
+def exchange(other: Float[Tensor, "batch ..."]) -> Callable[[Tensor], Tensor]:
     """The replacement by the tokens of a paired batch (for instance, clean against corrupted images).
 
     Raises:
         RequestError: when applied to tokens of another shape.
     """
 
-    def replace(tokens: Float[Tensor, "batch *rest"]) -> Float[Tensor, "batch *rest"]:
+    def replace(tokens: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         if tokens.shape != other.shape:
             raise RequestError(
                 f"exchange: tokens of shape {tuple(tokens.shape)} cannot take those of shape {tuple(other.shape)}."

@@ -71,7 +71,11 @@ def without_unreadable(split: Split, workers: int | None = None, size: int = 64)
     """`split` without the images that cannot be decoded, which are listed in ``skipped``. Decodes every image once."""
     n = len(split)
     todo = [list(range(start, min(start + size, n))) for start in range(0, n, size)]
-    found = [item for items in _loader(split, None, todo, default_workers(n) if workers is None else workers) for item in items]
+    found = [
+        item
+        for items in _loader(split, None, todo, default_workers(n) if workers is None else workers)
+        for item in items
+    ]
     good = [i for i, item in enumerate(found) if item is None]
     if not good:
         raise RequestError("no image of the split can be read.")

@@ -9,7 +9,7 @@ from torch import Tensor
 Z95 = 1.959963984540054
 
 
-def ranks(logits: Float[Tensor, "*rows classes"], labels: Int[Tensor, "*rows"]) -> Int[Tensor, "*rows"]:
+def ranks(logits: Float[Tensor, "*rows classes"], labels: Int[Tensor, " *rows"]) -> Int[Tensor, " *rows"]:
     """0-based rank of each row's label by descending logit; ties go to the lower class index.
 
     Counts the logits above the label's instead of sorting.
@@ -23,7 +23,7 @@ def ranks(logits: Float[Tensor, "*rows classes"], labels: Int[Tensor, "*rows"]) 
     return (logits > own).sum(-1) + ((logits == own) & before).sum(-1)
 
 
-def identifiability(rank: Int[Tensor, "n"], n_classes: int) -> Float[Tensor, "n"]:
+def identifiability(rank: Int[Tensor, " n"], n_classes: int) -> Float[Tensor, " n"]:
     """1 - rank / C (Vilas et al. 2023): 1 for the top class, 1/C for the last; about 0.5 at chance."""
     return 1 - rank.double() / n_classes
 
@@ -44,7 +44,7 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     return (0.0 if hits == 0 else centre - half), (1.0 if hits == n else centre + half)
 
 
-def mean_interval(values: Float[Tensor, "n"]) -> tuple[float, float]:
+def mean_interval(values: Float[Tensor, " n"]) -> tuple[float, float]:
     """95% normal interval of a mean."""
     m = float(values.mean())
     half = Z95 * float(values.std(unbiased=True)) / math.sqrt(len(values)) if len(values) > 1 else 0.0

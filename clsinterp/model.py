@@ -100,6 +100,7 @@ class VisionModel(TransformersModel):
 
     family: Family
     layout: TokenLayout
+    vision_config: Any
 
     def __init__(
         self,
@@ -120,7 +121,8 @@ class VisionModel(TransformersModel):
             )
             checkpoint.module.to(pick_device(device))
         family, module = checkpoint.family, checkpoint.module
-        vision = module.config.vision_config if family.text_and_vision else module.config
+        hf_config: Any = module.config
+        vision = hf_config.vision_config if family.text_and_vision else hf_config
         self.checkpoint = checkpoint
         self.family = family
         self.layout = TokenLayout.of(family, vision)
@@ -131,7 +133,11 @@ class VisionModel(TransformersModel):
             task="image-classification" if family.heads else "image-feature-extraction",
             image_processor=image_processor or checkpoint.processor,
             rename=_renames(family),
-            envoys={f"{family.blocks}.*": Tokens, family.embed: Tokens, **({family.ln_pre: Tokens} if family.ln_pre else {})},
+            envoys={
+                f"{family.blocks}.*": Tokens,
+                family.embed: Tokens,
+                **({family.ln_pre: Tokens} if family.ln_pre else {}),
+            },
         )
 
     # -- facts ---------------------------------------------------------------
@@ -165,7 +171,7 @@ class VisionModel(TransformersModel):
         return [self._module.get_submodule(path) for path in self.family.heads]
 
     @property
-    def lens_norm(self) -> nn.Module | None:
+    def lens_norm(self) -> nn.LayerNorm | None:
         """The norm the read-out applies before the classifier, as a torch module; None where there is none (CLIP)."""
         path = self.family.lens_norm
         return self._module.get_submodule(path) if path else None
@@ -180,11 +186,11 @@ class VisionModel(TransformersModel):
         return value.logits
 
     @logits.transform
-    def logits(self, edited: Tensor, raw: Any) -> Any:
+    def logits(self, edited: Tensor, raw: Any) -> Any:  # noqa: D102
         return raw  # a view: in-place edits are in it already
 
     @logits.postprocess
-    def logits(self, new: Tensor) -> Any:
+    def logits(self, new: Tensor) -> Any:  # noqa: D102
         value = Mediator.value(f"{self.path}.output")
         return type(value)(**{**value, "logits": new})
 
@@ -202,7 +208,9 @@ class VisionModel(TransformersModel):
             self.head.input = new
             return
         if not self.family.averages_heads:
-            raise RequestError(f"a {self.family.name} checkpoint has no classifier, so writing its read-out changes nothing.")
+            raise RequestError(
+                f"a {self.family.name} checkpoint has no classifier, so writing its read-out changes nothing."
+            )
         tokens = self.ln_final.output.clone()
         for name, part in zip(self.family.readouts, new.split(self.d_model, dim=-1), strict=True):
             tokens[:, self.layout.index(name)] = part
@@ -223,7 +231,9 @@ class VisionModel(TransformersModel):
         """
         if isinstance(images, Tensor):
             if images.ndim not in (3, 4):
-                raise RequestError(f"pixels of shape {tuple(images.shape)} were given; (batch, channel, height, width) is expected.")
+                raise RequestError(
+                    f"pixels of shape {tuple(images.shape)} were given; (batch, channel, height, width) is expected."
+                )
             pixels = images if images.ndim == 4 else images.unsqueeze(0)
             return pixels.to(next(self._module.parameters()))
         listed = list(images) if isinstance(images, Sequence) and not isinstance(images, str) else [images]
@@ -302,16 +312,21 @@ def verify(module: nn.Module, family: Family, config: Any) -> None:
     modules = dict(module.named_modules())
     must(isinstance(modules.get(family.blocks), nn.ModuleList), f"{family.blocks} is not a list of blocks")
     blocks = modules[family.blocks]
-    must(len(blocks) == config.num_hidden_layers, f"{len(blocks)} blocks, but the config says {config.num_hidden_layers}")
+    must(
+        len(blocks) == config.num_hidden_layers, f"{len(blocks)} blocks, but the config says {config.num_hidden_layers}"
+    )
     for name in (family.attn, family.mlp, family.ln1, family.ln2):
         must(all(hasattr(block, name) for block in blocks), f"blocks have no {name}")
     for path in (family.embed, family.ln_final, family.lens_norm, family.ln_pre):
         must(path is None or path in modules, f"no module at {path}")
     parts = 1 if family.averages_heads else len(family.readouts)
     for path in family.heads:
-        head = modules.get(path)
+        head: Any = modules.get(path)
         must(isinstance(head, nn.Linear), f"{path} is not a linear classifier")
-        must(head.in_features == parts * config.hidden_size, f"{path} reads {head.in_features} features, not {parts} x d_model")
+        must(
+            head.in_features == parts * config.hidden_size,
+            f"{path} reads {head.in_features} features, not {parts} x d_model",
+        )
 
 
 def as_dtype(name: str | torch.dtype) -> torch.dtype:

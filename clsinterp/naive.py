@@ -1,51 +1,66 @@
 """The slow twin of the fork: plain torch, one forward hook, one forward per layer. Used by `check`, tests and the bench."""
 
-from collections.abc import Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clsinterp.fork import EMBEDDINGS, Readers, column
 from clsinterp.metrics import ranks
 from clsinterp.model import VisionModel
 
 
-@contextmanager
-def _replacing(blocks: nn.ModuleList, layer: int, where, replace):
-    """Replace the tokens at `where` after block `layer` (or before block 0) in every forward inside the context."""
+@torch.no_grad()
+def plain_forward(
+    model: VisionModel,
+    pixels: Tensor,
+    layer: int | None = None,
+    where: int | slice = 0,
+    replace: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[dict[int, Tensor], Tensor, Any]:
+    """One forward of the Hugging Face module with plain hooks, the tokens at `where` after `layer` replaced.
+
+    Returns:
+        The residual stream after each block (-1: before block 0) as the next block sees it; the read-out features
+        (batch, d_readout); the model's logits (None without a classifier).
+    """
+    module, family = model._module, model.family
+    blocks = module.get_submodule(family.blocks)
+    states: dict[int, Tensor] = {}
+    features: dict[int, Tensor] = {}
 
     def change(h: Tensor) -> Tensor:
         h = h.clone()
         h[:, where] = replace(h[:, where].clone())
         return h
 
-    if layer == EMBEDDINGS:
-        handle = blocks[0].register_forward_pre_hook(lambda _, args: (change(args[0]), *args[1:]))
+    with ExitStack() as hooks:
+
+        def add(handle) -> None:
+            hooks.callback(handle.remove)
+
+        # The replacing hook comes first, so the recording ones see what the next block gets.
+        if layer == EMBEDDINGS:
+            add(blocks[0].register_forward_pre_hook(lambda _, args: (change(args[0]), *args[1:])))
+        elif layer is not None:
+            add(blocks[layer].register_forward_hook(lambda _m, _a, output: change(output)))
+        add(blocks[0].register_forward_pre_hook(lambda _m, args: states.__setitem__(EMBEDDINGS, args[0])))
+        for i, block in enumerate(blocks):
+            add(block.register_forward_hook(lambda _m, _a, output, i=i: states.__setitem__(i, output)))
+        for i, head in enumerate(model.heads):
+            add(head.register_forward_pre_hook(lambda _m, args, i=i: features.__setitem__(i, args[0])))
+        output = module(pixels)
+    if features:
+        readout = torch.cat([features[i] for i in sorted(features)], dim=-1)
     else:
-        handle = blocks[layer].register_forward_hook(lambda _module, _args, output: change(output))
-    try:
-        yield
-    finally:
-        handle.remove()
+        tokens = output.last_hidden_state
+        readout = torch.cat([tokens[:, 0], tokens[:, model.layout.n_prefix :].mean(1)], dim=-1)
+    return states, readout, getattr(output, "logits", None)
 
 
-@contextmanager
-def _recording(blocks: nn.ModuleList, final: nn.Module | None, store: dict):
-    """Keep each block's output, and the final norm's output, in `store`."""
-    handles = [blocks[0].register_forward_pre_hook(lambda _m, args: store.__setitem__(EMBEDDINGS, args[0]))]
-    handles += [
-        block.register_forward_hook(lambda _m, _a, output, i=i: store.__setitem__(i, output)) for i, block in enumerate(blocks)
-    ]
-    if final is not None:
-        handles.append(final.register_forward_hook(lambda _m, _a, output: store.__setitem__("final", output)))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
+@torch.no_grad()
 def sweep(
     model: VisionModel,
     pixels: Tensor,
@@ -58,67 +73,53 @@ def sweep(
     group: str = "cls",
 ) -> dict[str, Tensor]:
     """The same columns as `clsinterp.fork.fork`, from one hooked forward per layer and no nnsight."""
-    module, family = model._module, model.family
-    blocks = module.get_submodule(family.blocks)
+    family, d = model.family, model.d_model
     where = model.layout.index(group)
     labels = targets if labels is None else labels
     out: dict[str, Tensor] = {}
 
-    @torch.no_grad()
-    def run(layer: int | None) -> tuple[dict, Tensor, Tensor]:
-        store: dict = {}
-        captured: dict[int, Tensor] = {}
-        hooks = [
-            head.register_forward_pre_hook(lambda _m, args, i=i: captured.__setitem__(i, args[0]))
-            for i, head in enumerate(model.heads)
-        ]
-        final = module.get_submodule(family.ln_final) if family.ln_final else None
-        # The replacing hook comes first, so the recording one sees what the next block gets.
-        replacing = nullcontext() if layer is None else _replacing(blocks, layer, where, lambda tokens: tokens[donors])
-        with replacing, _recording(blocks, final, store):
-            result = module(pixels)
-        for hook in hooks:
-            hook.remove()
-        if captured:
-            features = torch.cat([captured[i] for i in sorted(captured)], dim=-1)
-        else:
-            tokens = store["final"]
-            features = torch.cat([tokens[:, 0], tokens[:, model.layout.n_prefix :].mean(1)], dim=-1)
-        return store, features, result.logits if readers.head.own else readers.head(features)
-
     def cls_only(features: Tensor) -> Tensor:
-        d = model.d_model
         if readers.cls_head is not None:
             return readers.cls_head(features[:, :d])
-        if readers.head.own and family.averages_heads:
+        if not readers.head.own:
+            return readers.head.only("cls", features)
+        if family.averages_heads:
             return model.heads[0](features[:, :d])
-        if readers.head.own:
-            return model.heads[0](torch.cat([features[:, :d], torch.zeros_like(features[:, d:])], dim=-1))
-        return readers.head.only("cls", features)
+        return model.heads[0](torch.cat([features[:, :d], torch.zeros_like(features[:, d:])], dim=-1))
 
     for layer in [None, *layers]:
-        store, features, logits = run(layer)
-        name = (lambda curve, layer=layer: f"rank_intact{curve}") if layer is None else (
-            lambda curve, layer=layer: column(f"shuffle{curve}", layer)
-        )
-        out[name("")] = ranks(logits, targets)
+        states, features, logits = plain_forward(model, pixels, layer, where, lambda tokens: tokens[donors])
+        logits = logits if readers.head.own else readers.head(features)
+        out["rank_intact" if layer is None else column("shuffle", layer)] = ranks(logits, targets)
         if layer is not None:
             out[column("donor", layer)] = ranks(logits, targets[donors])
         if family.other_readouts:
-            out[name("_cls_only")] = ranks(cls_only(features), targets)
-        for j in layers:
-            if layer is None:
-                for g in ("cls", "distill"):
-                    if g not in model.layout.slices or (g == "distill" and "distill" not in family.readouts):
-                        continue
-                    tokens = store[j][:, model.layout.index(g)]
-                    if readers.final_norm and model.lens_norm is not None:
-                        with torch.no_grad():
-                            tokens = model.lens_norm(tokens)
-                    readout = g if g in family.readouts else family.readouts[0]
-                    out[column("lens" if g == "cls" else f"lens_{g}", j)] = ranks(readers.head.read(tokens, readout), targets)
-            if readers.probes is not None and j in readers.probed and (layer is None or layer <= j):
-                i = readers.probed.index(j)
-                scores = store[j][:, 0].double() @ readers.probes.weight[i].T + readers.probes.bias[i]
-                out[column("probe", j) if layer is None else column("restoration", layer, j)] = ranks(scores, labels)
+            name = "rank_intact_cls_only" if layer is None else column("shuffle_cls_only", layer)
+            out[name] = ranks(cls_only(features), targets)
+        for probed in layers:
+            if readers.probes is None or probed not in readers.probed or (layer is not None and layer > probed):
+                continue
+            i = readers.probed.index(probed)
+            scores = states[probed][:, 0].double() @ readers.probes.weight[i].T + readers.probes.bias[i]
+            name = column("probe", probed) if layer is None else column("restoration", layer, probed)
+            out[name] = ranks(scores, labels)
+        if layer is None:
+            out |= _lens(model, states, targets, readers, layers)
+    return out
+
+
+def _lens(
+    model: VisionModel, states: dict[int, Tensor], targets: Tensor, readers: Readers, layers: Sequence[int]
+) -> dict[str, Tensor]:
+    out = {}
+    readouts = model.family.readouts
+    for layer in layers:
+        for group in ("cls", "distill"):
+            if group not in model.layout.slices or (group == "distill" and "distill" not in readouts):
+                continue
+            tokens = states[layer][:, model.layout.index(group)]
+            if readers.final_norm and model.lens_norm is not None:
+                tokens = model.lens_norm(tokens)
+            logits = readers.head.read(tokens, group if group in readouts else readouts[0])
+            out[column("lens" if group == "cls" else f"lens_{group}", layer)] = ranks(logits, targets)
     return out

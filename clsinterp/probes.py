@@ -48,7 +48,9 @@ class RidgeStats:
         """Examples seen."""
         return int(self.counts.sum())
 
-    def update(self, x: Float[Tensor, "n_probes batch d"], labels: Int[Tensor, "batch"], index: Int[Tensor, "batch"]) -> None:
+    def update(
+        self, x: Float[Tensor, "n_probes batch d"], labels: Int[Tensor, " batch"], index: Int[Tensor, " batch"]
+    ) -> None:
         """Add a batch: its features, labels, and places in the stream (which give the folds)."""
         x, labels, fold = x.to(self.gram), labels.to(self.gram.device), (index % self.n_folds).to(self.gram.device)
         for k in range(self.n_folds):
@@ -86,7 +88,7 @@ class Ridge:
 
     weight: Float[Tensor, "n_probes classes d"]
     bias: Float[Tensor, "n_probes classes"]
-    alpha: Float[Tensor, "n_probes"]
+    alpha: Float[Tensor, " n_probes"]
     cv_error: Float[Tensor, "n_probes n_alphas"]
 
     def scores(self, x: Float[Tensor, "*rows d"], i: int) -> Float[Tensor, "*rows classes"]:
@@ -105,8 +107,8 @@ class _Moments:
 
     gram: Float[Tensor, "d d"]
     cross: Float[Tensor, "d classes"]
-    sum_x: Float[Tensor, "d"]
-    sum_y: Float[Tensor, "classes"]
+    sum_x: Float[Tensor, " d"]
+    sum_y: Float[Tensor, " classes"]
     n: float
 
     @classmethod
@@ -135,7 +137,12 @@ def solve(stats: RidgeStats, alphas: tuple[float, ...] = ALPHAS) -> Ridge:
     for i in range(stats.gram.shape[1]):
         if len(folds) > 1:
             error = torch.stack(
-                [_held_out_error(_Moments.of(stats, [f for f in folds if f != k], i), _Moments.of(stats, [k], i), grid) for k in folds]
+                [
+                    _held_out_error(
+                        _Moments.of(stats, [f for f in folds if f != k], i), _Moments.of(stats, [k], i), grid
+                    )
+                    for k in folds
+                ]
             ).mean(0)
         else:
             error = torch.zeros_like(grid)
@@ -161,7 +168,7 @@ def _fit(m: _Moments, alpha: Tensor) -> tuple[Tensor, Tensor]:
     return weight, m.sum_y / m.n - weight @ (m.sum_x / m.n)
 
 
-def _held_out_error(train: _Moments, test: _Moments, grid: Tensor) -> Float[Tensor, "n_alphas"]:
+def _held_out_error(train: _Moments, test: _Moments, grid: Tensor) -> Float[Tensor, " n_alphas"]:
     """Mean squared error on `test` of the ridge fitted on `train`, for every alpha of `grid`."""
     values, q, cross = _eigen(train)
     mx, my = train.sum_x / train.n, train.sum_y / train.n

@@ -22,7 +22,7 @@ class Head:
     """
 
     weights: tuple[Float[Tensor, "classes d_in"], ...]
-    biases: tuple[Float[Tensor, "classes"], ...]
+    biases: tuple[Float[Tensor, " classes"], ...]
     readouts: tuple[str, ...]
     own: bool
 

@@ -34,7 +34,7 @@ CURVES = pa.schema(
     ]
 )
 METRICS = {"lens": ("accuracy", "top5", "identifiability"), "restoration": ("accuracy",), "donor": ("accuracy",)}
-RANK_COLUMN = re.compile(r"rank_(?P<curve>[a-z_]+?)(?:_(?P<layer>-?\d+))?(?:_(?P<probed>\d+))?")
+RANK_COLUMN = re.compile(r"rank_(?P<curve>[a-z_]+?)(?:_(?P<layer>-?\d+))?(?:_(?P<probed>-?\d+))?")
 
 
 class RunFolder:
@@ -52,20 +52,21 @@ class RunFolder:
         """Make the folder, or decide what an existing one means; True if the run in it is complete.
 
         Raises:
-            RequestError: it exists and neither `resume` nor `overwrite` was given; or `resume` was, but what it holds
-                was asked with other arguments; or it cannot be written.
+            RequestError: as `refuse_unfit`; or `resume` was given, but the folder's run was asked with other arguments.
+            RunError: the folder cannot be made.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise RequestError(f"{self.path} is a file; a folder for the run is expected.")
-        used = self.path.is_dir() and any(self.path.iterdir())
-        if used and not (resume or overwrite):
-            raise RequestError(f"{self.path} exists and is not empty; pass --resume, --overwrite, or another --out.")
-        if used and overwrite and not resume:
-            if not self._is_run():
-                raise RequestError(f"{self.path} is not a run folder, so --overwrite will not delete it; choose another --out.")
-            shutil.rmtree(self.path)
-            used = False
-        if used:
+        self.refuse_unfit(resume, overwrite)
+        if self.work.is_dir():
+            with self.lock():  # refuses if another run is writing
+                pass
+        if overwrite and self._used():
+            with self._explaining(self.path):
+                # Out of the way first: a half-deleted folder would no longer be known as a run.
+                old = self.path.with_name(f".{self.path.name}.replaced")
+                shutil.rmtree(old, ignore_errors=True)
+                os.replace(self.path, old)
+                shutil.rmtree(old)
+        if self._used():
             self._must_match(identity)
             if self.is_done():
                 return True
@@ -73,6 +74,26 @@ class RunFolder:
             self.work.mkdir(parents=True, exist_ok=True)
         self.write_json(self.work / "request.json", identity)
         return False
+
+    def refuse_unfit(self, resume: bool, overwrite: bool) -> None:
+        """Refuse a path that this run may not use.
+
+        Raises:
+            RequestError: it exists, and neither `resume` nor `overwrite` was given, or both, or it is not a run folder.
+        """
+        if resume and overwrite:
+            raise RequestError("resume and overwrite were both given; choose one.")
+        if self.path.exists() and not self.path.is_dir():
+            raise RequestError(f"{self.path} is a file; a folder for the run is expected.")
+        if self._used() and not (resume or overwrite):
+            raise RequestError(f"{self.path} exists and is not empty; pass --resume, --overwrite, or another --out.")
+        if self._used() and overwrite and not self._is_run():
+            raise RequestError(
+                f"{self.path} is not a run folder, so --overwrite will not delete it; choose another --out."
+            )
+
+    def _used(self) -> bool:
+        return self.path.is_dir() and any(self.path.iterdir())
 
     def _is_run(self) -> bool:
         return (self.path / "run.json").is_file() or self.work.is_dir()
@@ -82,19 +103,23 @@ class RunFolder:
         return (self.path / "run.json").is_file() and not (self.work / "request.json").exists()
 
     def _must_match(self, identity: dict[str, Any]) -> None:
-        asked = self.work / "request.json"
+        asked, manifest = self.work / "request.json", self.path / "run.json"
+        if not asked.exists() and not manifest.exists() and self.work.is_dir():
+            return  # killed before anything was begun
         try:
             if asked.is_file():
                 before = json.loads(asked.read_text())
             else:
-                before = json.loads((self.path / "run.json").read_text())["identity"]
+                before = json.loads(manifest.read_text())["identity"]
         except (OSError, ValueError, KeyError) as error:
             raise RequestError(f"{self.path} holds no run that could be resumed; choose another --out.") from error
         now = json.loads(json.dumps(identity))
         other = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
         if other:
             what = "; ".join(f"{k}: {before.get(k)!r} then, {now.get(k)!r} now" for k in other)
-            raise RequestError(f"{self.path} was begun with other arguments ({what}); repeat them, or choose another --out.")
+            raise RequestError(
+                f"{self.path} was begun with other arguments ({what}); repeat them, or choose another --out."
+            )
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -112,7 +137,9 @@ class RunFolder:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise RequestError(f"another run is writing into {self.path}; wait for it, or choose another --out.") from error
+                raise RequestError(
+                    f"another run is writing into {self.path}; wait for it, or choose another --out."
+                ) from error
             yield
 
     def finish(self) -> None:
@@ -153,7 +180,9 @@ class RunFolder:
         except Exception as error:
             number = getattr(error, "errno", None)
             if number == errno.ENOSPC or "No space left" in str(error):
-                raise RunError(f"the disk is full, writing {path}; free some space and run again with --resume.") from error
+                raise RunError(
+                    f"the disk is full, writing {path}; free some space and run again with --resume."
+                ) from error
             if isinstance(error, OSError):
                 raise RunError(f"cannot write {path}: {error.strerror or error}.") from error
             raise
@@ -221,4 +250,6 @@ def read_run(path: str | Path) -> tuple[dict[str, Any], pa.Table]:
     try:
         return json.loads((folder / "run.json").read_text()), pq.read_table(folder / "curves.parquet")
     except (OSError, ValueError) as error:
-        raise RequestError(f"{folder} is not a finished run folder (run.json and curves.parquet are expected).") from error
+        raise RequestError(
+            f"{folder} is not a finished run folder (run.json and curves.parquet are expected)."
+        ) from error

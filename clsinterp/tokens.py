@@ -41,8 +41,6 @@ class TokenLayout:
             RequestError: the model has no such tokens.
         """
         if group not in self.slices:
-            raise RequestError(
-                f"a {self.family} model has no {group} token; its tokens are: {', '.join(self.slices)}."
-            )
+            raise RequestError(f"a {self.family} model has no {group} token; its tokens are: {', '.join(self.slices)}.")
         where = self.slices[group]
         return where.start if group in ("cls", "distill") else where

@@ -19,7 +19,13 @@ LABELS = {"id2label": NAMES, "label2id": {v: k for k, v in NAMES.items()}}
 
 
 def _two_towers(config_class, model_class, labels):
-    text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 9}
+    text = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "vocab_size": 9,
+    }
     config = config_class(vision_config=BASE, text_config=text)
     config.id2label, config.label2id = labels["id2label"], labels["label2id"]
     return model_class(config)
@@ -29,7 +35,9 @@ BUILD = {
     "vit": lambda: hf.ViTForImageClassification(hf.ViTConfig(**BASE, **LABELS)),
     "deit": lambda: hf.DeiTForImageClassificationWithTeacher(hf.DeiTConfig(**BASE, **LABELS)),
     "beit": lambda: hf.BeitForImageClassification(
-        hf.BeitConfig(**BASE, **LABELS, use_mean_pooling=False, use_relative_position_bias=True, layer_scale_init_value=0.7)
+        hf.BeitConfig(
+            **BASE, **LABELS, use_mean_pooling=False, use_relative_position_bias=True, layer_scale_init_value=0.7
+        )
     ),
     "beit-mean": lambda: hf.BeitForImageClassification(
         hf.BeitConfig(**BASE, **LABELS, use_mean_pooling=True, use_shared_relative_position_bias=True)
@@ -43,7 +51,11 @@ BUILD = {
     "siglip": lambda: _two_towers(hf.SiglipConfig, hf.SiglipForImageClassification, LABELS),
     "vit-mae": lambda: hf.ViTMAEForPreTraining(
         hf.ViTMAEConfig(
-            **BASE, decoder_hidden_size=16, decoder_num_hidden_layers=1, decoder_num_attention_heads=2, decoder_intermediate_size=16
+            **BASE,
+            decoder_hidden_size=16,
+            decoder_num_hidden_layers=1,
+            decoder_num_attention_heads=2,
+            decoder_intermediate_size=16,
         )
     ),
     "dinov3": lambda: hf.DINOv3ViTModel(hf.DINOv3ViTConfig(**BASE, num_register_tokens=2)),

@@ -3,6 +3,7 @@
 Nothing here knows an objective. A recipe gives `fit` a function from a batch to a loss.
 """
 
+import argparse
 import gzip
 import json
 import math
@@ -21,6 +22,37 @@ CLASSES = [
 ]  # fmt: skip
 FASHION = Path("/usr/share/datasets/fashion-mnist")  # where Debian's dataset-fashion-mnist puts it
 SIDE = 28
+PATCH = 4
+GRID = SIDE // PATCH
+LABELS = {"id2label": dict(enumerate(CLASSES)), "label2id": {name: i for i, name in enumerate(CLASSES)}}
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    """The options every recipe has."""
+    options = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--data", type=Path, default=FASHION, help="folder with the four IDX files")
+    options.add_argument("--out", type=Path, required=True, help="where the Hugging Face folder goes")
+    options.add_argument("--workdir", type=Path, help="training state, log and facts; default OUT.work")
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--train-images", type=int, help="only the first N, for a quick try")
+    options.add_argument("--test-images", type=int, help="only the first N, for a quick try")
+    return options
+
+
+def parse(options: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments with ``workdir`` filled in, and the global random state seeded for the initial weights."""
+    args = options.parse_args()
+    args.workdir = args.workdir or args.out.with_name(args.out.name + ".work")
+    torch.manual_seed(args.seed)
+    return args
+
+
+def load(args: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Training images and labels, test images and labels."""
+    images, labels = load_split(args.data, "train")
+    test_images, test_labels = load_split(args.data, "test")
+    n, m = args.train_images, args.test_images
+    return images[:n], labels[:n], test_images[:m], test_labels[:m]
 
 
 def load_split(folder: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -33,9 +65,7 @@ def load_split(folder: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
             "or put the four IDX files of Fashion-MNIST into one folder and name it with --data."
         )
     images = np.frombuffer(gzip.decompress(images_file.read_bytes()), np.uint8, offset=16)
-    labels = np.frombuffer(
-        gzip.decompress((folder / f"{stem}-labels-idx1-ubyte.gz").read_bytes()), np.uint8, offset=8
-    )
+    labels = np.frombuffer(gzip.decompress((folder / f"{stem}-labels-idx1-ubyte.gz").read_bytes()), np.uint8, offset=8)
     return torch.tensor(images).view(-1, SIDE, SIDE), torch.tensor(labels, dtype=torch.long)
 
 
@@ -81,6 +111,50 @@ def parameter_groups(depth_of: dict[str, int], module: nn.Module, schedule: Sche
     ]
 
 
+def equal_groups(module: nn.Module, schedule: Schedule) -> list[dict]:
+    """`parameter_groups` with the same learning rate everywhere."""
+    return parameter_groups({name: 0 for name, _ in module.named_parameters()}, module, schedule, layer_decay=1.0)
+
+
+def depths(module: nn.Module, n_blocks: int, blocks: str = "layers") -> dict[str, int]:
+    """Parameter name -> 0 for the embeddings, i + 1 for block i, above that for the final norm and the heads."""
+    found = {}
+    for name, _ in module.named_parameters():
+        parts = name.split(".")
+        if blocks in parts:
+            found[name] = int(parts[parts.index(blocks) + 1]) + 1
+        else:
+            found[name] = 0 if "embeddings" in parts else n_blocks + 1
+    return found
+
+
+def block_mask(n: int, target: torch.Tensor | int, generator: torch.Generator, rounds: int = 10) -> torch.Tensor:
+    """Block-wise masks (n, 49): rectangles of 2..4 x 2..4 patches are added until `target` patches are hidden.
+
+    BEiT (arXiv 2106.08254, algorithm 1) in vector form: every round offers each image one rectangle, and an image that
+    has enough takes no more. The last rectangle may overshoot, by 2 to 3 patches on average.
+    """
+    mask = torch.zeros(n, GRID, GRID, dtype=torch.bool)
+    place = torch.arange(GRID)
+    for _ in range(rounds):
+        size = torch.randint(2, 5, (2, n, 1), generator=generator)
+        start = (torch.rand(2, n, 1, generator=generator) * (GRID + 1 - size)).long()
+        rows, cols = (start <= place) & (place < start + size)
+        wants = mask.sum((1, 2)) < target
+        mask |= rows.unsqueeze(2) & cols.unsqueeze(1) & wants.view(n, 1, 1)
+    return mask.flatten(1)
+
+
+def draw_tokens(*tokens: nn.Parameter) -> None:
+    """Start tokens (and positions) at random with deviation 0.02, as the original models do.
+
+    `transformers` starts those of DeiT and BEiT at exactly zero, the singular point of the first LayerNorm: gradients
+    there are 1 / sqrt(eps) too large (a norm of 7,600 was seen), and clipping by the global norm throttles all else.
+    """
+    for token in tokens:
+        nn.init.trunc_normal_(token, std=0.02)
+
+
 def batches(n: int, size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
     """Index batches of one shuffled epoch, the ragged last one dropped."""
     order = torch.randperm(n, generator=generator)
@@ -97,11 +171,14 @@ def fit(
     seed: int,
     workdir: Path,
     after_epoch: Callable[[], dict] = dict,
+    after_step: Callable[[int, int], None] | None = None,
 ) -> float:
     """Train `module` in place and return the minutes it took. Resumes from ``workdir/NAME.pt``, one save per epoch.
 
     `loss_of(index, generator)` gives the loss of the training images at `index`; every random draw in it comes from
     `generator`, which is seeded by (seed, epoch), so an interrupted run ends like an undisturbed one.
+    `after_step(step, total)` runs after each optimiser step. What it changes must be in the module's state (a momentum
+    teacher is a submodule without gradients, a counter a buffer), for that is all that is saved.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     state_file = workdir / f"{name}.pt"
@@ -130,6 +207,8 @@ def fit(
             nn.utils.clip_grad_norm_(module.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
+            if after_step is not None:
+                after_step(step, total)
             mean += loss.item() / steps_per_epoch
         minutes += (time.time() - started) / 60
         module.eval()
@@ -137,15 +216,15 @@ def fit(
         with (workdir / "log.jsonl").open("a") as log:
             log.write(json.dumps(line) + "\n")
         print(line, flush=True)
-        torch.save(
-            {
-                "module": module.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "epoch": epoch,
-                "minutes": minutes,
-            },
-            state_file,
-        )
+        state = {
+            "module": module.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "epoch": epoch,
+            "minutes": minutes,
+        }
+        unfinished = state_file.with_suffix(".tmp")  # a kill in mid-write must not cost the last good state
+        torch.save(state, unfinished)
+        unfinished.replace(state_file)
     module.eval()
     return minutes
 
@@ -158,6 +237,55 @@ def accuracy(logits_of: Callable[[torch.Tensor], torch.Tensor], images: torch.Te
         for i in range(0, len(images), 500)
     )
     return hits / len(images)
+
+
+@torch.no_grad()
+def ridge_head(
+    features_of: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Ridge regression on +-1 targets: weight (10, d), bias (10,) and the penalty cross-validation chose.
+
+    `features_of` maps normalised pixels to features (batch, d).
+    """
+    from clsinterp.probes import RidgeStats, solve
+
+    stats = None
+    for i in range(0, len(images), 500):
+        x = features_of(normalise(images[i : i + 500]))
+        stats = stats or RidgeStats(1, x.shape[1], len(CLASSES))
+        stats.update(x.unsqueeze(0), labels[i : i + 500], torch.arange(i, i + len(x)))
+    ridge = solve(stats)
+    return ridge.weight[0].float(), ridge.bias[0].float(), float(ridge.alpha[0])
+
+
+def fit_classifier(model, features_of: Callable[[torch.Tensor], torch.Tensor], images, labels) -> float:
+    """Write the `ridge_head` on `features_of` into ``model.classifier`` and return its penalty."""
+    weight, bias, alpha = ridge_head(features_of, images, labels)
+    model.classifier.load_state_dict({"weight": weight, "bias": bias})
+    return alpha
+
+
+def finish(model, args: argparse.Namespace, test_images, test_labels, **facts) -> None:
+    """Export to ``args.out``, load it back with stock `transformers`, score what was loaded, write ``facts.json``.
+
+    The accuracy is that of the float16 file on disk, computed in float32.
+
+    Raises:
+        RuntimeError: the file does not hold exactly the weights the stock class expects.
+    """
+    save_checkpoint(model, args.out)
+    loaded, info = type(model).from_pretrained(args.out, dtype=torch.float32, output_loading_info=True)
+    if any(info.values()):
+        raise RuntimeError(f"{args.out} does not load cleanly into {type(model).__name__}: {info}")
+    loaded.eval()
+    facts |= {
+        "seed": args.seed,
+        "train_images": args.train_images or "all",
+        "test_images": len(test_images),
+        "test_accuracy": accuracy(lambda x: loaded(x).logits, test_images, test_labels),
+    }
+    (args.workdir / "facts.json").write_text(json.dumps(facts, indent=1))
+    print(facts)
 
 
 def save_checkpoint(model, out: Path) -> None:

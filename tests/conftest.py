@@ -1,0 +1,81 @@
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import pytest
+import tiny
+import torch
+import transformers
+from PIL import Image
+
+from clsinterp.model import VisionModel
+
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Tests leave nothing in the user's datasets cache."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("datasets")
+    os.environ["HF_DATASETS_CACHE"] = str(datasets.config.HF_DATASETS_CACHE)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """family -> folder of a tiny random checkpoint, made on first use."""
+    root, made = tmp_path_factory.mktemp("checkpoints"), {}
+
+    def get(family: str):
+        if family not in made:
+            made[family] = tiny.save(family, root / family)
+        return made[family]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def model(checkpoint):
+    """family -> VisionModel of its tiny checkpoint."""
+    made = {}
+
+    def get(family: str) -> VisionModel:
+        if family not in made:
+            made[family] = VisionModel(str(checkpoint(family)), device="cpu")
+        return made[family]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def pictures():
+    """(class, number) -> a small picture whose mean colour depends on its class."""
+
+    def get(label: int, i: int, size: int = 30) -> Image.Image:
+        rng = np.random.default_rng([label, i])
+        base = np.array([37 * label % 256, 91 * label % 256, 150 - 20 * label], float)
+        return Image.fromarray(np.clip(base + rng.normal(0, 40, (size, size, 3)), 0, 255).astype(np.uint8))
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory, pictures):
+    """Class folders in split folders: 7 classes named like the tiny checkpoints', 12 train and 6 test images each."""
+    root = tmp_path_factory.mktemp("images")
+    for split, n in (("train", 12), ("test", 6)):
+        for label in range(tiny.CLASSES):
+            where = root / split / f"class_{label}"
+            where.mkdir(parents=True)
+            for i in range(n):
+                pictures(label, i if split == "train" else 100 + i).save(where / f"{split}{i}.png")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    torch.set_num_threads(1)
