@@ -124,6 +124,9 @@ def load_checkpoint(
         raise RequestError(
             f"{source} has weights of another shape than its config says: {_some(sorted(map(str, mismatched)))}."
         )
+    if broken := sorted(name for name, p in module.named_parameters() if not torch.isfinite(p).all()):
+        # Refused here because it need not show later: fused attention kernels can turn NaN scores into zeros.
+        raise RequestError(f"{source} has NaN or infinity in {len(broken)} weights: {_some(broken)}.")
     if allowed:
         logger.warning("%s: initialised as the family allows: %s", source, ", ".join(sorted(allowed)))
     return Checkpoint(

@@ -11,6 +11,7 @@ from pathlib import Path
 from clsinterp.figures import run_figure, to_html
 from clsinterp.fitting import fit
 from clsinterp.measuring import measure
+from clsinterp.memory import images_at_once
 from clsinterp.request import Progress, Request
 from clsinterp.results import RunFolder, curves_table
 from clsinterp.study import Study
@@ -56,6 +57,8 @@ def run(
     folder.refuse_unfit(resume, overwrite)  # before anything is loaded
     with timed("load"):
         study = Study.of(request, device, workers)
+        height, width = study.model.pixels(study.test.image(0)).shape[-2:]
+        at_once = images_at_once(study.model, height, width, len(study.layers), memory_gb)
     identity = study.identity()
     if folder.begin(identity, resume, overwrite):
         return folder.path
@@ -63,7 +66,7 @@ def run(
         with timed("train"):
             readers, ridge = fit(study, folder, progress)
         with timed("test"):
-            images = measure(study, folder, readers, memory_gb, progress)
+            images = measure(study, folder, readers, at_once, progress)
         facts = study.facts(readers.head)
         with timed("tables and figure"):
             curves = curves_table(images, facts)

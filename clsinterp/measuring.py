@@ -9,14 +9,13 @@ from torch import Tensor
 
 from clsinterp.fork import Readers, fork
 from clsinterp.loader import batches
-from clsinterp.memory import micro_batch
 from clsinterp.request import SAVE_EVERY, Progress
 from clsinterp.results import RunFolder
 from clsinterp.study import Study
 
 
-def measure(study: Study, folder: RunFolder, readers: Readers, memory_gb: float | None, progress: Progress) -> pa.Table:
-    """The per-image table; batches already in the folder are not computed again."""
+def measure(study: Study, folder: RunFolder, readers: Readers, at_once: int, progress: Progress) -> pa.Table:
+    """The per-image table, `at_once` images riding together; batches already in the folder are not computed again."""
     n, size = len(study.test), study.request.batch_size
     tables = [pq.read_table(p) for p in sorted(folder.work.glob("test-*.parquet"))]
     done = sum(len(t) for t in tables)
@@ -24,7 +23,6 @@ def measure(study: Study, folder: RunFolder, readers: Readers, memory_gb: float 
     labels = torch.tensor(study.test.labels)
     targets = torch.tensor(study.match.classes)[labels]
     pending: list[pa.Table] = []
-    limit: int | None = None
     progress("test", done, n)
     saved_at = time.monotonic()
 
@@ -38,8 +36,6 @@ def measure(study: Study, folder: RunFolder, readers: Readers, memory_gb: float 
     for b, pixels in enumerate(
         batches(study.test, study.model.image_processor, size, first, study.workers), start=first
     ):
-        if limit is None:
-            limit = micro_batch(study.model, tuple(pixels.shape), len(study.layers), memory_gb)
         here = slice(b * size, b * size + len(pixels))
         ranks = fork(
             study.model,
@@ -49,7 +45,7 @@ def measure(study: Study, folder: RunFolder, readers: Readers, memory_gb: float 
             readers,
             layers=study.layers,
             labels=labels[here],
-            micro_batch=limit,
+            micro_batch=at_once,
         )
         pending.append(_rows(study, here, study.donors[b] + here.start, ranks))
         progress("test", here.stop, n)

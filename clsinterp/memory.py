@@ -21,17 +21,24 @@ def free_bytes(device: torch.device) -> int:
     return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def micro_batch(model: VisionModel, pixels_shape: tuple[int, ...], n_forks: int, memory_gb: float | None) -> int:
-    """Images per micro-batch such that the fork's rows stay within the budget (default: half of what is free).
+def images_at_once(model: VisionModel, height: int, width: int, n_forks: int, memory_gb: float | None) -> int:
+    """How many images, each with its swapped copies, stay within the budget (default: half of what is free).
+
+    Args:
+        model: the model that will run.
+        height: of the pixels.
+        width: of the pixels.
+        n_forks: layers at which tokens are replaced, one copy of each image for each.
+        memory_gb: the budget in units of 1e9 bytes, for activations; weights are not counted.
 
     Raises:
         RequestError: not even one image fits.
     """
-    device = next(model._module.parameters()).device
-    budget = memory_gb * 1e9 if memory_gb is not None else SHARE_OF_FREE * free_bytes(device)
+    parameter = next(model._module.parameters())
+    budget = memory_gb * 1e9 if memory_gb is not None else SHARE_OF_FREE * free_bytes(parameter.device)
     patch = model.vision_config.patch_size
-    n_tokens = model.layout.n_prefix + (pixels_shape[-2] // patch) * (pixels_shape[-1] // patch)
-    per_row = n_tokens * model.d_model * LIVE_PER_BLOCK * next(model._module.parameters()).element_size()
+    n_tokens = model.layout.n_prefix + (height // patch) * (width // patch)
+    per_row = n_tokens * model.d_model * LIVE_PER_BLOCK * parameter.element_size()
     if getattr(model._module.config, "_attn_implementation", "sdpa") == "eager":
         per_row += 3 * model.vision_config.num_attention_heads * n_tokens**2 * 4
     per_image = per_row * (n_forks + 1)
@@ -40,4 +47,4 @@ def micro_batch(model: VisionModel, pixels_shape: tuple[int, ...], n_forks: int,
             f"a memory budget of {budget / 1e9:.3g} GB was given, but one image with its {n_forks} swapped copies needs "
             f"{per_image / 1e9:.3g} GB; give more with --memory-gb, or ask for fewer --layers."
         )
-    return min(pixels_shape[0], int(budget // per_image))
+    return int(budget // per_image)

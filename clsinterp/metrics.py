@@ -45,7 +45,7 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
 
 
 def mean_interval(values: Float[Tensor, " n"]) -> tuple[float, float]:
-    """95% normal interval of a mean."""
+    """95% normal interval of the mean of `values`, which lie between 0 and 1; so does the interval."""
     m = float(values.mean())
     half = Z95 * float(values.std(unbiased=True)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return m - half, m + half
+    return max(0.0, m - half), min(1.0, m + half)

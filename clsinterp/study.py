@@ -87,7 +87,11 @@ class Study:
     def identity(self) -> dict[str, Any]:
         """What must be the same for a run to be resumed: the request, the images, the weights, the package's version."""
         data = {"train": self.train.fingerprint(), "test": self.test.fingerprint()}
-        return {**asdict(self.request), "fingerprint": {**data, "weights": self.model.checkpoint.fingerprint()}, "clsinterp": version("clsinterp")}
+        return {
+            **asdict(self.request),
+            "fingerprint": {**data, "weights": self.model.checkpoint.fingerprint()},
+            "clsinterp": version("clsinterp"),
+        }
 
     def facts(self, head: Head) -> dict[str, Any]:
         """What the tables and figures need to know."""

@@ -64,7 +64,9 @@ def test_subsets_of_layers_and_memory_budgets_change_nothing(model, family, laye
 
 
 @pytest.mark.parametrize("family", tiny.FIVE)
-@pytest.mark.parametrize("kind", [{"own": False}, {"final_norm": False}, {"refit": True}, {"own": False, "refit": True}])
+@pytest.mark.parametrize(
+    "kind", [{"own": False}, {"final_norm": False}, {"refit": True}, {"own": False, "refit": True}]
+)
 def test_fitted_heads_refitted_heads_and_lens_without_norm(model, family, kind):
     m, (x, y) = model(family), batch()
     r = readers(m, **kind)

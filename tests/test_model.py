@@ -190,6 +190,14 @@ def test_weights_of_another_shape_are_refused(copy):
         VisionModel(str(folder))
 
 
+def test_nan_weights_are_refused(copy):
+    folder = copy("vit")
+    key = "vit.encoder.layer.1.attention.attention.key.bias"
+    edit_weights(folder, lambda w: w[key].fill_(float("nan")))
+    with pytest.raises(RequestError, match=r"NaN or infinity in 1 weights: vit.layers.1.attention.k_proj.bias"):
+        VisionModel(str(folder))
+
+
 def test_truncated_weights_are_refused(copy):
     folder = copy("vit")
     file = folder / "model.safetensors"
@@ -215,7 +223,7 @@ def test_code_in_a_checkpoint_is_never_run(copy):
     (folder / "evil.py").write_text(f"open({str(trap)!r}, 'w')\n")
     config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}}
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(RequestError, match="'evil'.*without running code"):
+    with pytest.raises(RequestError, match=r"'evil'.*without running code"):
         VisionModel(str(folder))
     assert not trap.exists()
 

@@ -73,7 +73,10 @@ def test_state_survives_saving():
 def test_a_part_of_the_features_is_a_ridge_of_its_own():
     x, labels = problem()
     torch.testing.assert_close(
-        solve(streamed(x, labels).part(slice(0, 10))).weight, solve(streamed(x[:, :10], labels)).weight, rtol=1e-9, atol=1e-12
+        solve(streamed(x, labels).part(slice(0, 10))).weight,
+        solve(streamed(x[:, :10], labels)).weight,
+        rtol=1e-9,
+        atol=1e-12,
     )
 
 

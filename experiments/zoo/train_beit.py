@@ -89,6 +89,10 @@ def main() -> None:
     images, labels, test_images, test_labels = common.load(args)
 
     masked = MaskedTokens(learn_codebook(images, torch.Generator().manual_seed(args.seed)))
+    # both are made before any training, so that a resumed run starts stage 2 with the same head; nothing is masked in it,
+    # and a shipped mask token would be a weight that no classifier uses
+    model = BeitForImageClassification(BeitConfig(**{**CONFIG.to_dict(), "use_mask_token": False}))
+
     pretraining = common.Schedule(args.pretrain_epochs, batch_size=128, lr=1.5e-3)
     minutes = common.fit(
         "pretrain",
@@ -101,9 +105,6 @@ def main() -> None:
         args.workdir,
     )
 
-    # nothing is masked any more: a shipped mask token would be a weight that no classifier uses
-    config = BeitConfig(**{**CONFIG.to_dict(), "use_mask_token": False})
-    model = BeitForImageClassification(config)
     model.beit.load_state_dict({k: v for k, v in masked.beit.state_dict().items() if "mask_token" not in k})
     schedule = common.Schedule(args.epochs, batch_size=128, lr=2e-3)
 

@@ -51,7 +51,7 @@ class Teacher(nn.Sequential):
 
 def main() -> None:
     parser = common.parser(__doc__)
-    parser.add_argument("--teacher-epochs", type=int, default=8)
+    parser.add_argument("--teacher-epochs", type=int, default=7)
     parser.add_argument("--epochs", type=int, default=10)
     args = common.parse(parser)
     images, labels, test_images, test_labels = common.load(args)

@@ -1,0 +1,32 @@
+# make demo and make test need Python 3.11 or newer, and nothing else by hand.
+PYTHON ?= python3
+JOBS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup demo test lint bench clean
+setup: $(READY)
+
+$(READY): pyproject.toml .ci/constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt --editable '.[png,test]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/clsinterp demo
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# One thread per test process: the models are tiny, and threads that wait for each other only cost.
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+
+bench: $(READY)
+	$(BIN)/python experiments/bench.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info
