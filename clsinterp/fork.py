@@ -24,6 +24,7 @@ from clsinterp.probes import Ridge
 from clsinterp.readout import Head
 
 Replace = Callable[[Tensor], Tensor]
+Where = int | slice | list[int]  # selects tokens
 EMBEDDINGS = -1  # the layer before block 0
 
 
@@ -74,7 +75,7 @@ def fork(
     *,
     layers: Sequence[int],
     labels: Int[Tensor, " batch"] | None = None,
-    group: str = "cls",
+    group: str | Sequence[int] = "cls",
     micro_batch: int | None = None,
 ) -> dict[str, Int[Tensor, " batch"]]:
     """Ranks of the true label for every curve, from one trace of a batch.
@@ -87,7 +88,7 @@ def fork(
         readers: classifier, probes, lens.
         layers: where tokens are replaced; -1 is before block 0.
         labels: each image's class in the probes' space; default `targets`.
-        group: which tokens are replaced.
+        group: which tokens are replaced: a group's name, or token indices.
         micro_batch: at most this many images ride at once. Their replacement tokens then come from a first intact pass
             over the whole batch, so the result is the same; it costs one more pass of the batch.
 
@@ -144,7 +145,7 @@ class _Rows:
 
 
 def _intact_tokens(
-    model: VisionModel, pixels: Tensor, layers: Sequence[int], where: int | slice, size: int
+    model: VisionModel, pixels: Tensor, layers: Sequence[int], where: Where, size: int
 ) -> dict[int, Tensor]:
     """The tokens at `where` after each of `layers`, of the whole batch, `size` images at a time."""
     parts = []
@@ -165,7 +166,7 @@ def _trace(
     model: VisionModel,
     pixels: Tensor,
     layers: Sequence[int],
-    where: int | slice,
+    where: Where,
     new_tokens: Callable[[int, Tensor], Tensor],
     readers: Readers,
     rows: _Rows,
@@ -188,7 +189,7 @@ def _sweep(
     model: VisionModel,
     n: int,
     layers: Sequence[int],
-    where: int | slice,
+    where: Where,
     new_tokens: Callable[[int, Tensor], Tensor],
     readers: Readers,
     rows: _Rows,

@@ -18,6 +18,7 @@ def ranks(logits: Float[Tensor, "*rows classes"], labels: Int[Tensor, " *rows"])
         >>> ranks(torch.tensor([[3.0, 5.0, 5.0]]), torch.tensor([2])).tolist()
         [1]
     """
+    labels = labels.to(logits.device)
     own = logits.gather(-1, labels.unsqueeze(-1))
     before = torch.arange(logits.shape[-1], device=logits.device) < labels.unsqueeze(-1)
     return (logits > own).sum(-1) + ((logits == own) & before).sum(-1)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clsinterp.fork import EMBEDDINGS, Readers, column
+from clsinterp.fork import EMBEDDINGS, Readers, Where, column
 from clsinterp.metrics import ranks
 from clsinterp.model import VisionModel
 
@@ -17,7 +17,7 @@ def plain_forward(
     model: VisionModel,
     pixels: Tensor,
     layer: int | None = None,
-    where: int | slice = 0,
+    where: Where = 0,
     replace: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[dict[int, Tensor], Tensor, Any]:
     """One forward of the Hugging Face module with plain hooks, the tokens at `where` after `layer` replaced.
@@ -70,7 +70,7 @@ def sweep(
     *,
     layers: Sequence[int],
     labels: Tensor | None = None,
-    group: str = "cls",
+    group: str | Sequence[int] = "cls",
 ) -> dict[str, Tensor]:
     """The same columns as `clsinterp.fork.fork`, from one hooked forward per layer and no nnsight."""
     family, d = model.family, model.d_model

@@ -1,5 +1,6 @@
 """Which token stands where: prefix groups first, then the patches."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,12 +35,16 @@ class TokenLayout:
         slices["patches"] = slice(start, None)
         return cls(slices, start, family.name)
 
-    def index(self, group: str) -> int | slice:
+    def index(self, group: str | Sequence[int]) -> int | slice | list[int]:
         """What selects `group` on the token axis: an int for the single tokens (cls, distill), else a slice.
+
+        Token indices are taken as they are.
 
         Raises:
             RequestError: the model has no such tokens.
         """
+        if not isinstance(group, str):
+            return list(group)
         if group not in self.slices:
             raise RequestError(f"a {self.family} model has no {group} token; its tokens are: {', '.join(self.slices)}.")
         where = self.slices[group]

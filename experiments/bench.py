@@ -77,7 +77,7 @@ def fork_rows(sizes: dict[str, tuple[int, int, int, int]], repeats: int) -> list
     from clsinterp.readout import Head
 
     rows = []
-    for size, (width, side, patch, n) in sizes.items():
+    for width, side, patch, n in sizes.values():
         for family in ("dinov2", "deit", "vit"):
             model = random_model(family, width, side, patch)
             pixels = torch.randn(n, 3, side, side)

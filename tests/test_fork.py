@@ -127,7 +127,7 @@ def test_other_replacements_ride_the_same_fork(model, replace, micro):
         assert torch.equal(found[f"rank_shuffle_{layer:02d}"], ranks(logits, y))
 
 
-@pytest.mark.parametrize("group", ["registers", "patches"])
+@pytest.mark.parametrize("group", ["registers", "patches", [0, 5]])
 def test_other_token_groups_can_be_swapped(model, group):
     m, (x, y) = model("dinov2-registers"), batch()
     donors = iv.derange(N, 0)

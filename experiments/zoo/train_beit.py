@@ -89,7 +89,7 @@ def main() -> None:
     images, labels, test_images, test_labels = common.load(args)
 
     masked = MaskedTokens(learn_codebook(images, torch.Generator().manual_seed(args.seed)))
-    # both are made before any training, so that a resumed run starts stage 2 with the same head; nothing is masked in it,
+    # made before any training, so that a resumed run starts stage 2 with the same head; nothing is masked there,
     # and a shipped mask token would be a weight that no classifier uses
     model = BeitForImageClassification(BeitConfig(**{**CONFIG.to_dict(), "use_mask_token": False}))
 

@@ -163,6 +163,7 @@ def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--small-crops", type=int, default=3)
+    parser.add_argument("--lr", type=float, default=1e-3)
     args = common.parse(parser)
     images, labels, test_images, test_labels = common.load(args)
     module = SelfDistillation(args.small_crops)
@@ -173,7 +174,7 @@ def main() -> None:
             model = classifier(module.teacher.backbone, images[:5000], labels[:5000])
         return {"test": common.accuracy(lambda x: model(x).logits, test_images[:2000], test_labels[:2000])}
 
-    schedule = common.Schedule(args.epochs, batch_size=128)
+    schedule = common.Schedule(args.epochs, batch_size=128, lr=args.lr)
     minutes = common.fit(
         "distil",
         module,
@@ -195,6 +196,7 @@ def main() -> None:
         "no labels; ridge head on CLS and patch mean",
         epochs={"distil": args.epochs},
         small_crops=args.small_crops,
+        lr=args.lr,
         steps=args.epochs * (len(images) // schedule.batch_size),
         minutes=round(minutes, 1),
     )
