@@ -12,6 +12,7 @@ from clsinterp.fork import EMBEDDINGS, Readers, fork
 from clsinterp.interventions import derange, generator
 from clsinterp.model import VisionModel
 from clsinterp.naive import plain_forward, sweep
+from clsinterp.naive_hooks import edited_forward
 from clsinterp.probes import RidgeStats, solve
 from clsinterp.readout import Head
 from clsinterp.tokens import GROUPS
@@ -38,8 +39,9 @@ def check(model: VisionModel) -> Iterator[Finding]:
     """Yield findings about `model`, in order of depth; it is left as it came.
 
     Checked: the family table against the module tree and the weights against the model (both already at load), logits
-    against Hugging Face's own forward to the last bit, every token view reading, assigned and edited in place against
-    a plain torch hook, several invokes in one trace, and the fork against one hooked forward per layer.
+    against Hugging Face's own forward to the last bit, every token view read, assigned and edited in place against a
+    plain torch hook, several invokes in one trace, every hook name read and edited against blocks spelled out in plain
+    torch, and the fork against one hooked forward per layer.
     """
     family = model.family
     yield Finding(
@@ -52,6 +54,7 @@ def check(model: VisionModel) -> Iterator[Finding]:
     for group in (g for g in GROUPS if g in model.layout.slices):
         yield _view(model, pixels, group)
     yield _invokes(model, pixels)
+    yield from _hooks(model, pixels)
     if not family.has_cls:
         yield Finding("fork", True, f"not for {family.name}: it has no CLS token to swap")
         return
@@ -130,6 +133,49 @@ def _invokes(model: VisionModel, pixels: Tensor) -> Finding:
                 second = model.blocks[0].resid.clone().save()
     same = torch.equal(torch.cat([first, second]), states[0])
     return Finding("several invokes run as one batch", same)
+
+
+def _hooks(model: VisionModel, pixels: Tensor) -> Iterator[Finding]:
+    """Every hook name: its value, the sums it takes part in, and what an edit there does to the output."""
+    names = model.hook_names()
+    with torch.no_grad():
+        _, cache = model.run_with_cache(pixels, names)
+        untouched = model.run_with_hooks(pixels, [(names, lambda tensor, hook: None)])
+        plain, logits = edited_forward(model, pixels, None, lambda value: value)
+    wrong = [name for name, value in plain.items() if not _close(cache[name], value)]
+    yield Finding(
+        "every hook reads what plain torch computes there", not wrong, ", ".join(wrong) or f"{len(names)} names"
+    )
+    sums = [
+        f"block {i}"
+        for i in range(model.n_layers)
+        if not (
+            _close(cache["resid_pre", i] + cache["attn_out", i], cache["resid_mid", i])
+            and _close(cache["resid_mid", i] + cache["mlp_out", i], cache["resid_post", i])
+        )
+    ]
+    yield Finding("resid_pre + attn_out = resid_mid, resid_mid + mlp_out = resid_post", not sums, ", ".join(sums))
+    wrong = [] if _close(untouched, logits) else ["hooks that do nothing"]
+    for name in names:
+        if name == "hook_readout" and not model.family.heads:
+            continue
+
+        def edit(value: Tensor, hook: object = None) -> Tensor:
+            spread = float(value.std()) or 1.0  # BEiT and DINOv3 add zeros as position embeddings
+            return value * 1.1 + 0.2 * spread * torch.randn(value.shape, generator=generator(3)).to(value)
+
+        _, expected = edited_forward(model, pixels, name, edit)
+        with torch.no_grad():
+            found = model.run_with_hooks(pixels, [(name, edit)])
+        if not _close(found, expected) or torch.equal(found, untouched):
+            wrong.append(name)
+    yield Finding("an edit at every hook moves the output as in plain torch", not wrong, ", ".join(wrong))
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    """Equal up to the rounding of a forward in the model's precision."""
+    tolerance = 2e-4 if a.dtype == torch.float32 else 5e-2
+    return bool((a - b).abs().max() <= tolerance * max(1.0, float(b.abs().max())))
 
 
 def _fork(model: VisionModel, pixels: Tensor) -> Iterator[Finding]:

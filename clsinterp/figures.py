@@ -87,12 +87,12 @@ def _panel(
             )  # fmt: skip
 
 
-def _finish(fig: go.Figure, title: str, height: int) -> go.Figure:
+def finish(fig: go.Figure, title: str, height: int) -> go.Figure:
     """Title, size, and a legend under the axes in which each name stands once."""
     top, bottom = 100, 130
     named: set[str] = set()
     for trace in fig.data:
-        if trace.showlegend is not False and trace.legendgroup:
+        if getattr(trace, "legendgroup", None) and trace.showlegend is not False:
             trace.showlegend = trace.legendgroup not in named
             named.add(trace.legendgroup)
     fig.update_layout(
@@ -142,7 +142,7 @@ def note_figure(runs: Sequence[tuple[dict[str, Any], pa.Table]], published: bool
         fig.update_yaxes(title_text="accuracy", row=row, col=1)
     counts = sorted({r["n"] for _, curves in runs for r in curves.slice(0, 1).to_pylist()})
     note = f"n = {', '.join(map(str, counts))} test images; bands: 95% intervals"
-    return _finish(fig, f"Availability against use of the CLS token<br><sup>{note}</sup>", 230 + 330 * n_rows)
+    return finish(fig, f"Availability against use of the CLS token<br><sup>{note}</sup>", 230 + 330 * n_rows)
 
 
 def lens_figure(curves: pa.Table, facts: dict[str, Any]) -> go.Figure:
@@ -165,7 +165,7 @@ def lens_figure(curves: pa.Table, facts: dict[str, Any]) -> go.Figure:
     norm = {True: "with the final norm", False: "without the final norm", None: "no final norm in this family"}[
         facts["final_norm"]
     ]
-    return _finish(fig, f"Logit lens on the CLS token: {facts['model']}<br><sup>{norm}</sup>", 560)
+    return finish(fig, f"Logit lens on the CLS token: {facts['model']}<br><sup>{norm}</sup>", 560)
 
 
 def restoration_figure(curves: pa.Table, facts: dict[str, Any]) -> go.Figure:
@@ -184,7 +184,7 @@ def restoration_figure(curves: pa.Table, facts: dict[str, Any]) -> go.Figure:
     )  # fmt: skip
     fig.update_xaxes(title_text="probed layer", dtick=1, showgrid=False)
     fig.update_yaxes(title_text="layer of the swap", dtick=1, autorange="reversed", showgrid=False)
-    return _finish(fig, f"Restoration: is the label back in the CLS token after a swap? {facts['model']}", 620)
+    return finish(fig, f"Restoration: is the label back in the CLS token after a swap? {facts['model']}", 620)
 
 
 def donor_figure(curves: pa.Table, facts: dict[str, Any]) -> go.Figure:
@@ -196,7 +196,7 @@ def donor_figure(curves: pa.Table, facts: dict[str, Any]) -> go.Figure:
     _level(fig, 1 / facts["n_classes"], layers, "chance", GREY, "dot", {})
     fig.update_xaxes(title_text="layer of the swap", dtick=1 if facts["n_layers"] <= 16 else None)
     fig.update_yaxes(title_text="share of images", range=[-0.02, 1.02])
-    return _finish(fig, f"Whom the output follows after a CLS swap: {facts['model']}", 560)
+    return finish(fig, f"Whom the output follows after a CLS swap: {facts['model']}", 560)
 
 
 def run_figure(curves: pa.Table, facts: dict[str, Any]) -> list[go.Figure]:

@@ -45,8 +45,8 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     return (0.0 if hits == 0 else centre - half), (1.0 if hits == n else centre + half)
 
 
-def mean_interval(values: Float[Tensor, " n"]) -> tuple[float, float]:
-    """95% normal interval of the mean of `values`, which lie between 0 and 1; so does the interval."""
+def mean_interval(values: Float[Tensor, " n"], low: float = -math.inf, high: float = math.inf) -> tuple[float, float]:
+    """95% normal interval of a mean, kept between `low` and `high` where values cannot lie outside."""
     m = float(values.mean())
     half = Z95 * float(values.std(unbiased=True)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return max(0.0, m - half), min(1.0, m + half)
+    return max(low, m - half), min(high, m + half)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from clsinterp.checkpoint import Checkpoint, load_checkpoint, load_processor
 from clsinterp.errors import RequestError
 from clsinterp.families import Family, find_family
+from clsinterp.hooks import Hooked
 from clsinterp.images import to_rgb
 from clsinterp.tokens import TokenLayout
 
@@ -59,7 +60,7 @@ class Tokens(Envoy):
         return value
 
 
-class VisionModel(TransformersModel):
+class VisionModel(Hooked, TransformersModel):
     """A vision transformer whose inside is named and read the same way for every family.
 
     Inside ``with model.trace(images):`` these read, assign and edit in place:
@@ -151,6 +152,11 @@ class VisionModel(TransformersModel):
     def d_model(self) -> int:
         """Width of the residual stream."""
         return self.vision_config.hidden_size
+
+    @property
+    def n_heads(self) -> int:
+        """Attention heads per block."""
+        return self.vision_config.num_attention_heads
 
     @property
     def n_classes(self) -> int | None:
@@ -264,8 +270,8 @@ class VisionModel(TransformersModel):
         return module
 
     def __call__(self, images: Any, **kwargs: Any) -> Any:
-        """The Hugging Face output for `images`, nothing touched."""
-        return self._module(self.pixels(images), **kwargs)
+        """The Hugging Face output for `images`, with the hooks of a surrounding `hooks` context, if any."""
+        return self.trace(self.pixels(images), trace=False, **kwargs)
 
 
 def _adopt(module: nn.Module) -> Checkpoint:

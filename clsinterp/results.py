@@ -235,7 +235,7 @@ def curves_table(images: pa.Table, facts: dict[str, Any]) -> pa.Table:
 def _point(metric: str, rank: torch.Tensor, n_classes: int) -> tuple[float, float, float]:
     if metric == "identifiability":
         values = identifiability(rank, n_classes)
-        return float(values.mean()), *mean_interval(values)
+        return float(values.mean()), *mean_interval(values, 0.0, 1.0)
     hits = int((rank < {"accuracy": 1, "top5": 5}[metric]).sum())
     return hits / len(rank), *wilson(hits, len(rank))
 
