@@ -151,13 +151,13 @@ class Hooked:
             return watched
 
         wanted = list(forward | backward)
-        before = vars(self)["_edits"].copy()  # nnsight has no way to take back a single edit
+        before = self.__dict__["_edits"].copy()  # nnsight has no way to take back a single edit
         with self.edit(inplace=True):
             walk(self, wanted, visit)
         try:
             yield self
         finally:
-            vars(self)["_edits"] = before
+            self.__dict__["_edits"] = before
 
     def run_with_hooks(
         self: "VisionModel",

@@ -1,0 +1,28 @@
+"""``clsinterp figure``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clsinterp.console import command, out_console
+
+
+@command
+def figure(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished run folders; one panel each.")],
+    out: Annotated[Path, typer.Option(help="FILE.html, .png, .svg or .pdf.")] = Path("figure.html"),
+    published: Annotated[
+        bool, typer.Option("--published", help="Overlay the published curves of the five checkpoints.")
+    ] = False,
+) -> None:
+    """Draw one or several runs side by side."""
+    from clsinterp.figures import donor_figure, lens_figure, note_figure, restoration_figure, save_figure
+    from clsinterp.results import read_run
+
+    found = [read_run(run) for run in runs]
+    figures = [note_figure(found, published=published)]
+    for facts, curves in found:
+        figures += [draw(curves, facts) for draw in (lens_figure, donor_figure, restoration_figure)]
+    save_figure(figures, out)
+    out_console.print(f"figure: {out}", soft_wrap=True, highlight=False)

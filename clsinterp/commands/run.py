@@ -1,0 +1,197 @@
+"""``clsinterp demo`` and ``clsinterp run``."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from clsinterp.console import (
+    ALLOW_PICKLE,
+    CONFIG,
+    DEVICE,
+    DTYPE,
+    MODEL,
+    command,
+    err_console,
+    out_console,
+    parse_config,
+    parse_layers,
+    quiet_libraries,
+)
+from clsinterp.errors import RequestError
+
+OUT = Annotated[Path | None, typer.Option(help="Run folder; default runs/MODEL.", show_default=False)]
+
+
+@command
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the run goes; a run already there is replaced.")] = Path("runs/demo"),
+) -> None:
+    """Run the note on the checkpoint and the images that ship with the package."""
+    from clsinterp.request import Request
+
+    execute(Request(model="zoo/vit", data="zoo"), out, overwrite=True)
+
+
+@command
+def run(
+    model: MODEL,
+    data: Annotated[str, typer.Option(help="Hub id, folder of class folders, parquet or webdataset files, or zoo.")],
+    train_split: Annotated[
+        str | None, typer.Option(help="Split the probes are fitted on.", show_default="train")
+    ] = None,
+    test_split: Annotated[
+        str | None, typer.Option(help="Split everything is measured on.", show_default="test, validation or val")
+    ] = None,
+    train_per_class: Annotated[
+        int | None, typer.Option(help="Images of each class for the probes.", show_default="all")
+    ] = None,
+    test_per_class: Annotated[
+        int | None, typer.Option(help="Images of each class to measure on.", show_default="all")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Images per batch; CLS tokens are swapped within one.")] = 128,
+    mode: Annotated[
+        Literal["permute", "derange", "cross_label"], typer.Option(help="How donors are drawn.")
+    ] = "permute",
+    layers: Annotated[str, typer.Option(help="Layers such as 0,3,11, or all; -1 is before block 0.")] = "all",
+    final_norm: Annotated[
+        bool, typer.Option("--final-norm/--no-final-norm", help="Whether the lens applies the final norm.")
+    ] = True,
+    head: Annotated[
+        Literal["auto", "own", "fit"], typer.Option(help="The checkpoint's classifier, or one fitted here.")
+    ] = "auto",
+    cls_only: Annotated[
+        Literal["off", "refit"], typer.Option(help="Turn other read-outs off, or fit a CLS-only head.")
+    ] = "off",
+    seed: Annotated[int, typer.Option(help="Of the choice of images, their order and the swaps.")] = 0,
+    device: DEVICE = "auto",
+    dtype: DTYPE = "auto",
+    memory_gb: Annotated[
+        float | None,
+        typer.Option(help="Budget for activations; changes speed only.", show_default="half of what is free"),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that decode images.", show_default="by cores")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="First N train and first N test images only, for a dry run.")
+    ] = None,
+    out: OUT = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub checkpoint.")] = None,
+    config: CONFIG = None,
+    allow_pickle: ALLOW_PICKLE = False,
+    on_bad_image: Annotated[Literal["error", "skip"], typer.Option(help="What an unreadable image does.")] = "error",
+    image_column: Annotated[str | None, typer.Option(help="Column of the images, where it cannot be told.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of the labels, where it cannot be told.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars and no table.")] = False,
+) -> None:
+    """Measure, per layer, where the label can be read from CLS and where the output depends on it."""
+    if resume and overwrite:
+        raise RequestError("--resume and --overwrite were both given; choose one.")
+    from clsinterp.request import Request, default_out
+
+    request = Request(
+        model=model,
+        data=data,
+        train_split=train_split,
+        test_split=test_split,
+        train_per_class=train_per_class,
+        test_per_class=test_per_class,
+        batch_size=batch_size,
+        mode=mode,
+        layers=parse_layers(layers),
+        final_norm=final_norm,
+        head=head,
+        cls_only=cls_only,
+        seed=seed,
+        limit=limit,
+        dtype=dtype,
+        revision=revision,
+        allow_pickle=allow_pickle,
+        on_bad_image=on_bad_image,
+        image_column=image_column,
+        label_column=label_column,
+        config=parse_config(config),
+    )
+    execute(
+        request,
+        out or default_out(model),
+        resume=resume,
+        overwrite=overwrite,
+        device=device,
+        memory_gb=memory_gb,
+        workers=workers,
+        quiet=quiet,
+    )
+
+
+def execute(request: Any, out: Path, quiet: bool = False, **options: Any) -> None:
+    """Run with progress bars, then print the table and where the figure is."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    quiet_libraries()
+    from clsinterp.experiment import run as run_experiment
+    from clsinterp.results import read_run
+
+    columns = (
+        TextColumn("{task.description:<6}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err_console, disable=quiet) as bars:
+        tasks: dict[str, Any] = {}
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total, completed=done, rate="")
+                return
+            speed = bars.tasks[tasks[stage]].speed
+            bars.update(tasks[stage], completed=done, rate=f"{speed:.0f} images/s" if speed else "")
+
+        folder = run_experiment(request, out, progress=progress, **options)
+    if quiet:
+        return
+    facts, curves = read_run(folder)
+    out_console.print(run_table(facts, curves))
+    out_console.print(f"figure: {folder / 'figure.html'}", soft_wrap=True, highlight=False)
+
+
+def run_table(facts: dict[str, Any], curves: Any) -> Any:
+    """The table of a run: one row per layer, one column per curve."""
+    from rich.table import Table
+
+    rows = curves.to_pylist()
+    accuracy = {(r["curve"], r["layer"]): r for r in rows if r["metric"] == "accuracy" and r["probed_layer"] is None}
+    ident = {r["layer"]: r["value"] for r in rows if r["curve"] == "lens" and r["metric"] == "identifiability"}
+    shown = [c for c in ("probe", "shuffle", "shuffle_cls_only", "donor", "lens") if any(k[0] == c for k in accuracy)]
+    n = accuracy["intact", None]["n"]
+    intact = [
+        f"{c.replace('_', ' ')} {accuracy[c, None]['value']:.3f}"
+        for c in ("intact", "intact_cls_only")
+        if (c, None) in accuracy
+    ]
+    table = Table(
+        title=f"{facts['model']} ({facts['family']}) on {facts['data']}: accuracy on {n} test images",
+        caption=f"{', '.join(intact)}, chance {1 / facts['n_classes']:.3f}; head: {facts['head']}; mode: {facts['mode']}; "
+        f"donor of the same label: {facts['collision_rate']:.3f}",
+        min_width=60,
+    )
+    table.add_column("layer", justify="right")
+    for curve in shown:
+        table.add_column(curve.replace("_", " "), justify="right")
+    table.add_column("identifiability", justify="right")
+    for layer in facts["layers"]:
+        cells = [f"{accuracy[c, layer]['value']:.3f}" if (c, layer) in accuracy else "" for c in shown]
+        table.add_row(str(layer), *cells, f"{ident[layer]:.3f}" if layer in ident else "")
+    return table

