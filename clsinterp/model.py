@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from nnsight.intervention.envoy import Envoy
 from nnsight.intervention.eproperty import eproperty
 from nnsight.intervention.interleaver import Mediator
 from nnsight.modeling.transformers import TransformersModel
@@ -16,48 +15,10 @@ from clsinterp.errors import RequestError
 from clsinterp.families import Family, find_family
 from clsinterp.hooks import Hooked
 from clsinterp.images import to_rgb
+from clsinterp.module_tree import renames, verify
+from clsinterp.placement import as_dtype, pick_device
+from clsinterp.token_views import Tokens
 from clsinterp.tokens import TokenLayout
-
-
-def _token_view(group: str, doc: str) -> eproperty:
-    """A view of one token group of a module's output: read it, edit it in place, or assign to it, inside a trace."""
-
-    def view(self: "Tokens", value: Tensor) -> Tensor:
-        return value[:, self.layout.index(group)]
-
-    view.__name__, view.__doc__ = group, doc
-    prop = eproperty(key="output")(view)
-
-    def write_back(self: "Tokens", edited: Tensor, raw: Tensor) -> Tensor:
-        return raw  # `edited` is a view of `raw`, so in-place edits are in it already
-
-    def assign(self: "Tokens", new: Tensor) -> Tensor:
-        value = Mediator.value(f"{self.path}.output").clone()
-        value[:, self.layout.index(group)] = new
-        return value
-
-    prop.transform(write_back)
-    prop.postprocess(assign)
-    return prop
-
-
-class Tokens(Envoy):
-    """A module whose output is the token sequence: a block, or the embeddings."""
-
-    @property
-    def layout(self) -> TokenLayout:
-        """Which token stands where."""
-        return self.root.layout
-
-    cls = _token_view("cls", "The CLS token, (batch, d_model).")
-    distill = _token_view("distill", "DeiT's distillation token, (batch, d_model).")
-    registers = _token_view("registers", "Register tokens, (batch, n_registers, d_model).")
-    patches = _token_view("patches", "Patch tokens, (batch, n_patches, d_model).")
-
-    @eproperty(key="output")
-    def resid(self, value: Tensor) -> Tensor:
-        """The residual stream after this module, (batch, token, d_model)."""
-        return value
 
 
 class VisionModel(Hooked, TransformersModel):
@@ -133,7 +94,7 @@ class VisionModel(Hooked, TransformersModel):
             module,
             task="image-classification" if family.heads else "image-feature-extraction",
             image_processor=image_processor or checkpoint.processor,
-            rename=_renames(family),
+            rename=renames(family),
             envoys={
                 f"{family.blocks}.*": Tokens,
                 family.embed: Tokens,
@@ -284,76 +245,3 @@ def _adopt(module: nn.Module) -> Checkpoint:
         raise RequestError(f"{type(module).__name__} has no classifier; load it as {family.hf_class}.")
     name = getattr(config, "name_or_path", "") or ""
     return Checkpoint(module.eval(), family, load_processor(name) if name else None, bool(family.heads), name, None)
-
-
-def _renames(family: Family) -> dict[str, str]:
-    names = {
-        family.blocks: "blocks",
-        family.embed: "embed",
-        family.attn: "attn",
-        family.mlp: "mlp",
-        family.ln1: "ln1",
-        family.ln2: "ln2",
-    }
-    optional = {family.ln_final or family.lens_norm: "ln_final", family.ln_pre: "ln_pre"}
-    names |= {path: alias for path, alias in optional.items() if path}
-    names |= dict(zip(family.heads, ("head", "head_distill"), strict=False))
-    return names
-
-
-def verify(module: nn.Module, family: Family, config: Any) -> None:
-    """Check that the family's row describes `module`: every path is there and of the right kind and size.
-
-    Raises:
-        RequestError: the first thing that does not fit, with what was expected.
-    """
-
-    def must(condition: bool, what: str) -> None:
-        if not condition:
-            raise RequestError(
-                f"the family table does not fit this {type(module).__name__}: {what}. "
-                "Its modules may have moved between releases of transformers; see the tested versions in constraints.txt."
-            )
-
-    modules = dict(module.named_modules())
-    must(isinstance(modules.get(family.blocks), nn.ModuleList), f"{family.blocks} is not a list of blocks")
-    blocks = modules[family.blocks]
-    must(
-        len(blocks) == config.num_hidden_layers, f"{len(blocks)} blocks, but the config says {config.num_hidden_layers}"
-    )
-    for name in (family.attn, family.mlp, family.ln1, family.ln2):
-        must(all(hasattr(block, name) for block in blocks), f"blocks have no {name}")
-    for path in (family.embed, family.ln_final, family.lens_norm, family.ln_pre):
-        must(path is None or path in modules, f"no module at {path}")
-    parts = 1 if family.averages_heads else len(family.readouts)
-    for path in family.heads:
-        head: Any = modules.get(path)
-        must(isinstance(head, nn.Linear), f"{path} is not a linear classifier")
-        must(
-            head.in_features == parts * config.hidden_size,
-            f"{path} reads {head.in_features} features, not {parts} x d_model",
-        )
-
-
-def as_dtype(name: str | torch.dtype) -> torch.dtype:
-    """The torch dtype of that name; "auto" is float32."""
-    if isinstance(name, torch.dtype):
-        return name
-    known = {"auto": torch.float32, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    if name not in known:
-        raise RequestError(f"dtype {name!r} was given; one of {', '.join(known)} is expected.")
-    return known[name]
-
-
-def pick_device(name: str | torch.device) -> torch.device:
-    """The torch device of that name; "auto" takes CUDA, then MPS, then the CPU."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise RequestError(f"device {name!r} is not available here: {str(error).splitlines()[0]}") from error
-    return device

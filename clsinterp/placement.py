@@ -1,0 +1,29 @@
+"""Floating-point types and devices by name."""
+
+import torch
+
+from clsinterp.errors import RequestError
+
+
+def as_dtype(name: str | torch.dtype) -> torch.dtype:
+    """The torch dtype of that name; "auto" is float32."""
+    if isinstance(name, torch.dtype):
+        return name
+    known = {"auto": torch.float32, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if name not in known:
+        raise RequestError(f"dtype {name!r} was given; one of {', '.join(known)} is expected.")
+    return known[name]
+
+
+def pick_device(name: str | torch.device) -> torch.device:
+    """The torch device of that name; "auto" takes CUDA, then MPS, then the CPU."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RequestError(f"device {name!r} is not available here: {str(error).splitlines()[0]}") from error
+    return device
