@@ -35,6 +35,7 @@ class Family:
         may_miss: patterns of weights a checkpoint may lack, besides its heads.
         when: config fields that must have these values for the row to apply.
         text_and_vision: the config holds the vision part in ``vision_config``.
+        any_size: positions are interpolated (or rotary), so images of any size fit.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Family:
     may_miss: tuple[str, ...] = ()
     when: Mapping[str, Any] = field(default_factory=dict)
     text_and_vision: bool = False
+    any_size: bool = False
 
     @property
     def averages_heads(self) -> bool:
@@ -92,6 +94,7 @@ def _dinov2(name: str, cls: str, root: str, **changes: Any) -> Family:
         ln2="norm2",
         scale1="layer_scale1.lambda1",
         scale2="layer_scale2.lambda1",
+        any_size=True,
         **changes,
     )
 
@@ -206,6 +209,7 @@ FAMILIES: tuple[Family, ...] = (
         ln2="norm2",
         scale1="layer_scale1.lambda1",
         scale2="layer_scale2.lambda1",
+        any_size=True,
     ),
 )  # fmt: skip
 

@@ -1,5 +1,6 @@
 """Any image file or PIL image as upright 8-bit RGB."""
 
+import copy
 from io import BytesIO
 from typing import Any
 
@@ -43,3 +44,21 @@ def decode(data: bytes, source: str) -> Image.Image:
             f"cannot read image {source}: {type(error).__name__}: {error}. "
             "Remove it, or pass --on-bad-image skip to leave such images out and count them."
         ) from error
+
+
+def at_size(processor: Any, side: int) -> Any:
+    """A copy of a Hugging Face image processor whose images come out `side` x `side`.
+
+    A processor that crops resizes the shorter side to `side` first, so that only what is not square is cut off.
+    """
+    if processor is None:
+        raise RequestError("an image size was given, but this model has no image processor; pass image_processor=.")
+    resized = copy.deepcopy(processor)
+    square = {"height": side, "width": side}
+    resized.do_resize = True
+    if getattr(processor, "do_center_crop", False):
+        resized.size = type(processor.size)(shortest_edge=side)
+        resized.crop_size = type(processor.crop_size)(**square)
+    else:
+        resized.size = type(processor.size)(**square)
+    return resized

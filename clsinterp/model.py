@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from clsinterp.checkpoint import Checkpoint, load_checkpoint, load_processor
 from clsinterp.errors import RequestError
-from clsinterp.families import Family, find_family
+from clsinterp.families import FAMILIES, Family, find_family
 from clsinterp.hooks import Hooked
-from clsinterp.images import to_rgb
+from clsinterp.images import at_size, to_rgb
 from clsinterp.module_tree import renames, verify
 from clsinterp.placement import as_dtype, pick_device
 from clsinterp.token_views import Tokens
@@ -37,6 +37,7 @@ class VisionModel(Hooked, TransformersModel):
     Args:
         source: hub id, folder, ``zoo/NAME``, or a loaded Hugging Face module.
         image_processor: replaces the checkpoint's own; only needed for a module without one.
+        image_size: side in pixels of the square that images are resized and cropped to, for families that take any size.
         config: config fields to change before the model is built, such as ``{"use_mean_pooling": False}``.
         dtype: floating-point type; "auto" is float32, in which results are exact and repeatable.
         device: "auto" takes CUDA, then MPS, then the CPU.
@@ -69,6 +70,7 @@ class VisionModel(Hooked, TransformersModel):
         source: str | nn.Module,
         *,
         image_processor: Any = None,
+        image_size: int | None = None,
         config: dict[str, Any] | None = None,
         dtype: str | torch.dtype = "auto",
         device: str | torch.device = "auto",
@@ -90,10 +92,14 @@ class VisionModel(Hooked, TransformersModel):
         self.layout = TokenLayout.of(family, vision)
         self.vision_config = vision
         verify(module, family, vision)
+        processor = image_processor or checkpoint.processor
+        if image_size is not None:
+            _refuse_size(family, vision, image_size)
+            processor = at_size(processor, image_size)
         super().__init__(
             module,
             task="image-classification" if family.heads else "image-feature-extraction",
-            image_processor=image_processor or checkpoint.processor,
+            image_processor=processor,
             rename=renames(family),
             envoys={
                 f"{family.blocks}.*": Tokens,
@@ -233,6 +239,19 @@ class VisionModel(Hooked, TransformersModel):
     def __call__(self, images: Any, **kwargs: Any) -> Any:
         """The Hugging Face output for `images`, with the hooks of a surrounding `hooks` context, if any."""
         return self.trace(self.pixels(images), trace=False, **kwargs)
+
+
+def _refuse_size(family: Family, config: Any, side: int) -> None:
+    if not family.any_size and side != config.image_size:
+        able = ", ".join(row.name for row in FAMILIES if row.any_size)
+        raise RequestError(
+            f"image size {side} was given, but this {family.name} checkpoint has positions for {config.image_size} pixels "
+            f"only; leave the size out (families that take any size: {able})."
+        )
+    if side < config.patch_size or side % config.patch_size:
+        raise RequestError(
+            f"image size {side} was given; a multiple of the patch size {config.patch_size} is expected."
+        )
 
 
 def _adopt(module: nn.Module) -> Checkpoint:

@@ -27,6 +27,7 @@ class Request:
         head: ``auto``, ``own`` or ``fit``.
         cls_only: ``off`` turns the other read-outs off; ``refit`` fits a CLS-only head instead.
         seed: of the choice of images, their order and the swaps.
+        image_size: side in pixels that images are brought to; None is the checkpoint's own.
         limit: first N train and first N test images only.
         on_bad_image: ``error``, or ``skip`` to leave unreadable images out and count them.
         config: config fields changed before the model is built.
@@ -52,6 +53,7 @@ class Request:
     on_bad_image: str = "error"
     image_column: str | None = None
     label_column: str | None = None
+    image_size: int | None = None
     config: dict[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:

@@ -58,6 +58,7 @@ class Study:
             request.model,
             config=request.config,
             dtype=request.dtype,
+            image_size=request.image_size,
             device=device,
             revision=request.revision,
             allow_pickle=request.allow_pickle,

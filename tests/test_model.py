@@ -276,3 +276,21 @@ def test_unknown_dtype_and_device(checkpoint):
         VisionModel(str(checkpoint("vit")), dtype="int4")
     with pytest.raises(RequestError, match="device 'abacus'"):
         VisionModel(str(checkpoint("vit")), device="abacus")
+
+
+def test_image_size_resizes_what_goes_in_where_positions_are_interpolated(checkpoint, pictures):
+    model = VisionModel(str(checkpoint("dinov2")), device="cpu", image_size=3 * tiny.PATCH + tiny.PATCH)
+    with model.trace([pictures(0, 0, size=50)]):
+        patches = model.blocks[0].patches.save()
+    assert patches.shape[1] == 16
+    model = VisionModel(str(checkpoint("dinov2")), device="cpu")
+    assert model.pixels(pictures(0, 0, size=50)).shape[-1] == tiny.SIZE  # the original processor is untouched
+
+
+@pytest.mark.parametrize(
+    ("family", "side", "words"),
+    [("vit", 48, "positions for 24 pixels only"), ("dinov2", 30, "multiple of the patch size 8")],
+)
+def test_an_image_size_that_cannot_be_is_refused(checkpoint, family, side, words):
+    with pytest.raises(RequestError, match=words):
+        VisionModel(str(checkpoint(family)), device="cpu", image_size=side)

@@ -63,6 +63,10 @@ def run(
     cls_only: Annotated[
         Literal["off", "refit"], typer.Option(help="Turn other read-outs off, or fit a CLS-only head.")
     ] = "off",
+    image_size: Annotated[
+        int | None,
+        typer.Option(help="Side in pixels, for families that take any size.", show_default="the checkpoint's"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the choice of images, their order and the swaps.")] = 0,
     device: DEVICE = "auto",
     dtype: DTYPE = "auto",
@@ -111,6 +115,7 @@ def run(
         on_bad_image=on_bad_image,
         image_column=image_column,
         label_column=label_column,
+        image_size=image_size,
         config=parse_config(config),
     )
     execute(
