@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from clsinterp.figures import run_figure, to_html
+from clsinterp.figures import study_figures, to_html
 from clsinterp.fitting import fit
 from clsinterp.measuring import measure
 from clsinterp.memory import images_at_once
+from clsinterp.onset import onsets
 from clsinterp.request import Progress, Request
 from clsinterp.results import RunFolder, curves_table
 from clsinterp.study import Study
@@ -72,9 +73,10 @@ def run(
             curves = curves_table(images, facts)
             folder.write_table(folder.path / "images.parquet", images)
             folder.write_table(folder.path / "curves.parquet", curves)
-            page = to_html(run_figure(curves, facts))
+            page = to_html(study_figures([(facts, curves)]))
             folder.write(folder.path / "figure.html", lambda p: p.write_text(page))
-        manifest = {**facts, "identity": identity, **study.manifest(images, ridge), "seconds": seconds}
+        sums = {name: onset.as_json() for name, onset in onsets(images, facts["n_classes"]).items()}
+        manifest = {**facts, "onsets": sums, "identity": identity, **study.manifest(images, ridge), "seconds": seconds}
         folder.write_json(folder.path / "run.json", manifest)
         folder.finish()
     return folder.path

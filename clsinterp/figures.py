@@ -199,14 +199,12 @@ def donor_figure(curves: pa.Table, facts: dict[str, Any]) -> go.Figure:
     return finish(fig, f"Whom the output follows after a CLS swap: {facts['model']}", 560)
 
 
-def run_figure(curves: pa.Table, facts: dict[str, Any]) -> list[go.Figure]:
-    """All figures of one run, the note's panel first."""
-    return [
-        note_figure([(facts, curves)]),
-        lens_figure(curves, facts),
-        donor_figure(curves, facts),
-        restoration_figure(curves, facts),
-    ]
+def study_figures(runs: Sequence[tuple[dict[str, Any], pa.Table]], published: bool = False) -> list[go.Figure]:
+    """All figures of one or several runs: the note's panels, then lens, donor and restoration of each run."""
+    figures = [note_figure(runs, published)]
+    for facts, curves in runs:
+        figures += [draw(curves, facts) for draw in (lens_figure, donor_figure, restoration_figure)]
+    return figures
 
 
 def published_curves() -> dict[str, Any]:

@@ -31,6 +31,11 @@ class Onset:
         """For ``run.json``."""
         return {"layer": self.layer, "ci": list(self.ci)}
 
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Onset":
+        """The twin of `as_json`."""
+        return cls(value["layer"], (value["ci"][0], value["ci"][1]))
+
 
 def onsets(images: pa.Table, n_classes: int, seed: int = 0) -> dict[str, Onset]:
     """Where the label is decodable from, and where the output uses it from, in a run's ``images.parquet``.

@@ -81,3 +81,35 @@ def test_published_curves_name_their_source():
     assert data["source"].startswith("https://")
     assert all(len(v) == 12 for curves in data["curves"].values() for v in curves.values() if isinstance(v, list))
     json.dumps(data)
+
+
+def test_demo_runs_every_model_and_says_what_is_missing(checkpoint, folder, tmp_path, monkeypatch):
+    from clsinterp import demo
+    from clsinterp.request import Request
+
+    asked = [Request(model=str(checkpoint(f)), data=str(folder), batch_size=16, limit=20) for f in ("dinov2", "vit")]
+    monkeypatch.setattr(demo, "requests", lambda: (asked, ["zoo/dinov2-small"]))
+    code, text = invoke("demo", "--out", tmp_path / "demo")
+    assert code == 0, text
+    assert "clsinterp zoo fetch dinov2-small" in text
+    assert "decodable from layer" in text
+    page = (tmp_path / "demo" / "figure.html").read_text()
+    assert page.count("Logit lens on the CLS token") >= 2
+    assert len(list((tmp_path / "demo").glob("*/curves.parquet"))) == 2
+
+
+def test_the_demo_puts_the_real_checkpoint_first_once_it_was_fetched(tmp_path, monkeypatch):
+    from clsinterp import demo
+    from clsinterp.checkpoint import zoo_names
+
+    monkeypatch.setenv("CLSINTERP_CACHE", str(tmp_path))
+    asked, missing = demo.requests()
+    assert missing == ["zoo/dinov2-small"]
+    assert [r.model for r in asked] == [f"zoo/{name}" for name in demo.SMALL if name in zoo_names()]
+    real = tmp_path / "zoo" / "dinov2-small"
+    real.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (real / name).touch()
+    asked, missing = demo.requests()
+    assert not missing
+    assert asked[0].model == "zoo/dinov2-small"

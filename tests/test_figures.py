@@ -85,7 +85,7 @@ def test_lens_donor_and_restoration_figures(curves):
 
 def test_the_page_is_whole_and_asks_for_nothing(curves, tmp_path):
     out = tmp_path / "figure.html"
-    figures.save_figure(figures.run_figure(curves, FACTS), out)
+    figures.save_figure(figures.study_figures([(FACTS, curves)]), out)
     page = out.read_text()
     assert page.count("Plotly.newPlot(") == 4
     assert not re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="?http', page)

@@ -17,12 +17,8 @@ def figure(
     ] = False,
 ) -> None:
     """Draw one or several runs side by side."""
-    from clsinterp.figures import donor_figure, lens_figure, note_figure, restoration_figure, save_figure
+    from clsinterp.figures import save_figure, study_figures
     from clsinterp.results import read_run
 
-    found = [read_run(run) for run in runs]
-    figures = [note_figure(found, published=published)]
-    for facts, curves in found:
-        figures += [draw(curves, facts) for draw in (lens_figure, donor_figure, restoration_figure)]
-    save_figure(figures, out)
+    save_figure(study_figures([read_run(run) for run in runs], published=published), out)
     out_console.print(f"figure: {out}", soft_wrap=True, highlight=False)

@@ -12,25 +12,15 @@ from clsinterp.console import (
     DTYPE,
     MODEL,
     command,
-    err_console,
     out_console,
     parse_config,
     parse_layers,
+    progress_bars,
     quiet_libraries,
 )
 from clsinterp.errors import RequestError
 
 OUT = Annotated[Path | None, typer.Option(help="Run folder; default runs/MODEL.", show_default=False)]
-
-
-@command
-def demo(
-    out: Annotated[Path, typer.Option(help="Where the run goes; a run already there is replaced.")] = Path("runs/demo"),
-) -> None:
-    """Run the note on the checkpoint and the images that ship with the package."""
-    from clsinterp.request import Request
-
-    execute(Request(model="zoo/vit", data="zoo"), out, overwrite=True)
 
 
 @command
@@ -132,44 +122,27 @@ def run(
 
 def execute(request: Any, out: Path, quiet: bool = False, **options: Any) -> None:
     """Run with progress bars, then print the table and where the figure is."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
     quiet_libraries()
     from clsinterp.experiment import run as run_experiment
     from clsinterp.results import read_run
 
-    columns = (
-        TextColumn("{task.description:<6}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err_console, disable=quiet) as bars:
-        tasks: dict[str, Any] = {}
-
-        def progress(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total, completed=done, rate="")
-                return
-            speed = bars.tasks[tasks[stage]].speed
-            bars.update(tasks[stage], completed=done, rate=f"{speed:.0f} images/s" if speed else "")
-
+    with progress_bars(quiet) as progress:
         folder = run_experiment(request, out, progress=progress, **options)
     if quiet:
         return
     facts, curves = read_run(folder)
     out_console.print(run_table(facts, curves))
+    out_console.print(summary(facts), soft_wrap=True, highlight=False)
     out_console.print(f"figure: {folder / 'figure.html'}", soft_wrap=True, highlight=False)
+
+
+def summary(facts: dict[str, Any]) -> str:
+    """Where the label is decodable from and used from, in a sentence."""
+    from clsinterp.onset import Onset
+
+    decodable, used = (Onset.from_json(facts["onsets"][key]) for key in ("decodable_from", "used_from"))
+    whole = "no swap costs half of it" if used.layer is None else f"used from layer {used}"
+    return f"{facts['model']}: the label is decodable from layer {decodable}; {whole}."
 
 
 def run_table(facts: dict[str, Any], curves: Any) -> Any:

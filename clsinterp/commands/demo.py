@@ -1,0 +1,73 @@
+"""``clsinterp demo``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clsinterp.commands.run import summary
+from clsinterp.console import command, err_console, out_console, progress_bars, quiet_libraries
+
+
+@command
+def demo(
+    out: Annotated[
+        Path, typer.Option(help="Where the run folders and the figure go; runs already there are replaced.")
+    ] = Path("runs/demo"),
+) -> None:
+    """Run the note on a real checkpoint (if fetched) and the small ones that ship with the package."""
+    quiet_libraries()
+    from clsinterp.demo import requests
+    from clsinterp.experiment import run
+    from clsinterp.figures import save_figure, study_figures
+    from clsinterp.request import default_out
+    from clsinterp.results import read_run
+
+    asked, missing = requests()
+    for name in missing:
+        err_console.print(
+            f"clsinterp: {name} is not here, going on without it; to have it: clsinterp zoo fetch {name.removeprefix('zoo/')}",
+            style="yellow",
+            soft_wrap=True,
+            highlight=False,
+        )
+    found = []
+    for request in asked:
+        err_console.print(request.model, style="bold", highlight=False)
+        with progress_bars() as progress:
+            folder = run(request, out / default_out(request.model).name, overwrite=True, progress=progress)
+        found.append(read_run(folder))
+    page = out / "figure.html"
+    save_figure(study_figures(found), page)
+    out_console.print(_table(found))
+    for facts, _ in found:
+        out_console.print(summary(facts), soft_wrap=True, highlight=False)
+    out_console.print(f"figure: {page}", soft_wrap=True, highlight=False)
+
+
+def _table(found: list[tuple[dict[str, Any], Any]]) -> Any:
+    """A row per model: accuracy intact, of the best probe, and after swaps at the first, middle and last layer."""
+    from rich.table import Table
+
+    from clsinterp.onset import Onset
+
+    table = Table(title="Accuracy: intact, read from CLS by a probe, and after a CLS swap", min_width=76)
+    table.add_column("model")
+    for name in ("intact", "best probe", "swap: first", "middle", "last", "decodable from", "used from"):
+        table.add_column(name, justify="right")
+    for facts, curves in found:
+        rows = curves.to_pylist()
+        value = {
+            (r["curve"], r["layer"]): r["value"]
+            for r in rows
+            if r["metric"] == "accuracy" and r["probed_layer"] is None
+        }
+        last = facts["n_layers"] - 1
+        cells = [
+            value["intact", None],
+            max(v for (curve, _), v in value.items() if curve == "probe"),
+            *(value["shuffle", layer] for layer in (0, last // 2, last)),
+        ]
+        ends = [str(Onset.from_json(facts["onsets"][key])) for key in ("decodable_from", "used_from")]
+        table.add_row(facts["model"], *(f"{cell:.3f}" for cell in cells), *ends)
+    return table
