@@ -207,7 +207,7 @@ def _apply(functions: Sequence[HookFn], name: str, value: Tensor) -> Tensor | No
     """What `functions` make of `value`; None if they leave it."""
     if not functions:
         return None
-    current, edited = value.clone(), False  # a copy: an edit in place must not reach tensors kept elsewhere
+    current, edited = _copy(value), False
     for function in functions:
         version = current._version
         new = function(current, HookPoint(name))
@@ -220,6 +220,17 @@ def _apply(functions: Sequence[HookFn], name: str, value: Tensor) -> Tensor | No
             )
         current, edited = new, True
     return current if edited else None
+
+
+def _copy(value: Tensor) -> Tensor:
+    """A copy, since an edit in place must not reach tensors kept elsewhere, and one that counts its edits.
+
+    Tensors made in inference mode count none; those copied outside of it do.
+    """
+    if not value.is_inference():
+        return value.clone()
+    with torch.inference_mode(False):
+        return value.clone()
 
 
 def _stop(stop_at_layer: int | None, n_layers: int) -> int | None:

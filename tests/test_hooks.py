@@ -252,6 +252,27 @@ def test_hooks_edit_in_place_return_or_leave(model):
 
 
 @torch.no_grad()
+def test_hooks_work_in_inference_mode_and_tell_edits_from_looks(model):
+    vit = model("vit")
+    images = torch.randn(2, 3, tiny.SIZE, tiny.SIZE)
+    seen = []
+
+    def look(value, hook):
+        seen.append(value.shape)
+
+    def edit(value, hook):
+        value[:, 0] = 0.0
+
+    with torch.no_grad():
+        plain = vit.run_with_hooks(images, fwd_hooks=[("blocks.1.hook_resid_post", look)])
+        edited = vit.run_with_hooks(images, fwd_hooks=[("blocks.1.hook_resid_post", edit)])
+    with torch.inference_mode():
+        assert torch.equal(vit.run_with_hooks(images, fwd_hooks=[("blocks.1.hook_resid_post", look)]), plain)
+        assert torch.equal(vit.run_with_hooks(images, fwd_hooks=[("blocks.1.hook_resid_post", edit)]), edited)
+    assert len(seen) == 2
+    assert not torch.equal(plain, edited)
+
+
 def test_hooks_and_traces_mix(model):
     m, x = model("vit"), tiny.pixels(N)
     with m.hooks([("blocks.1.hook_resid_post", noise)]):

@@ -1,0 +1,33 @@
+"""How soon a command is there."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from clsinterp.bench.timing import Row, compare
+
+
+def startup_rows(quick: bool) -> list[Row]:
+    """``--help`` in seconds; a dry run of eight images against the imports it cannot do without."""
+    repeats = 3 if quick else 9
+    clsinterp = [sys.executable, "-m", "clsinterp.cli"]
+
+    def command(*arguments: str) -> Callable[[], object]:
+        return lambda: subprocess.run(arguments, capture_output=True, check=True)
+
+    bare = command(sys.executable, "-c", "pass")
+    helped = compare("clsinterp --help, in seconds", "python -c pass", "", command(*clsinterp, "--help"), bare, repeats)
+    rows = [replace(helped, ratio=helped.ours, low=helped.ours, high=helped.ours, target="< 0.5")]
+    imports = command(sys.executable, "-c", "import torch, transformers, nnsight")
+    with tempfile.TemporaryDirectory() as temporary:
+        asked = [*clsinterp, "run", "zoo/vit", "--data", "zoo", "--limit", "8", "--quiet", "--overwrite"]
+        dry = command(*asked, "--out", str(Path(temporary) / "run"))
+        rows.append(
+            compare(
+                "clsinterp run zoo/vit --limit 8", "import torch, transformers, nnsight", "< 1.6", dry, imports, repeats
+            )
+        )
+    return rows
