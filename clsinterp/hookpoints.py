@@ -12,12 +12,13 @@ everything downstream is computed from it, by the same operations in the same or
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+
+from clsinterp.block_maps import attn_bias, head_results, layer_scale, mlp_maps
 
 if TYPE_CHECKING:
     from clsinterp.model import VisionModel
@@ -41,8 +42,6 @@ BLOCK = (
 )
 # Large, so only taken when named: a filter that is a function or None leaves them out.
 ON_REQUEST = ("attn.hook_result",)
-# First and last linear map of an MLP: what names them in every family, gated ones first.
-MLP_MAPS = (("gate_proj", "down_proj"), ("fc1", "fc2"), ("up_proj", "down_proj"))
 
 
 def hook_names(model: "VisionModel") -> list[str]:
@@ -252,21 +251,6 @@ def _pattern(qkv: dict[str, Tensor], bias: Tensor | None, rope: Any, here: _Stop
     return (rearrange(pattern @ v, "b h t d -> b t h d"), True) if first or second else (None, False)
 
 
-def head_results(model: "VisionModel", i: int, z: Tensor) -> Tensor:
-    """What each head of block `i` adds to the residual stream, (batch, token, head, d_model), after LayerScale."""
-    weight = _out_map(model, i).weight  # (d_model, head * d_head)
-    by_head = rearrange(weight, "m (h d) -> h d m", h=model.n_heads)
-    return torch.einsum("bthd,hdm->bthm", z, by_head) * layer_scale(model, i, "scale1")
-
-
-def attn_bias(model: "VisionModel", i: int) -> Tensor:
-    """What the output bias of block `i`'s attention adds to the residual stream, (d_model,)."""
-    bias = _out_map(model, i).bias
-    return (torch.zeros_like(_out_map(model, i).weight[:, 0]) if bias is None else bias) * layer_scale(
-        model, i, "scale1"
-    )
-
-
 def _attn_out(model: "VisionModel", i: int, z: Tensor | None, here: _Stop) -> tuple[Tensor, bool]:
     """What attention adds to the stream, and whether it was edited, as a whole or by head."""
     attn_out, moved = None, False
@@ -290,18 +274,3 @@ def _mlp(envoy: Any, maps: tuple[str, str], here: _Stop) -> None:
         value, edited = here.at("hook_post", last.input)
         if edited:
             last.input = value
-
-
-def mlp_maps(mlp: nn.Module) -> tuple[str, str]:
-    """Names of an MLP's first (gate, if gated) and last linear map."""
-    return next(maps for maps in MLP_MAPS if all(hasattr(mlp, name) for name in maps))
-
-
-def layer_scale(model: "VisionModel", i: int, which: str) -> Tensor | float:
-    """The LayerScale vector of block `i` (`which`: ``scale1`` after attention, ``scale2`` after the MLP), or 1.0."""
-    path = getattr(model.family, which)
-    return attrgetter(path)(model.blocks[i]._module) if path else 1.0
-
-
-def _out_map(model: "VisionModel", i: int) -> nn.Linear:
-    return getattr(model.blocks[i].attn._module, model.family.attn_out)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from clsinterp.data import Split
 from clsinterp.errors import RequestError
+from clsinterp.splits import Split
 
 MAX_WORKERS = 8
 FEW = 512  # below this a worker's start-up costs more than it saves

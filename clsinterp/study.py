@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from clsinterp import interventions
-from clsinterp.data import Split, open_data
+from clsinterp.data import open_data
 from clsinterp.errors import RequestError
 from clsinterp.fork import check_layers
 from clsinterp.labels import LabelMatch, match_labels
@@ -20,6 +20,7 @@ from clsinterp.model import VisionModel
 from clsinterp.probes import Ridge
 from clsinterp.readout import Head
 from clsinterp.request import Request
+from clsinterp.splits import Split
 
 logger = logging.getLogger(__name__)
 PACKAGES = ("clsinterp", "torch", "nnsight", "transformers", "datasets", "pillow")

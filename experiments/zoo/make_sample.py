@@ -1,6 +1,7 @@
-"""Write the sample that ships: 200 train and 100 test images per class of Fashion-MNIST, as PNG in parquet.
+"""Write the sample that ships, 200 train and 100 test images per class of Fashion-MNIST as PNG in parquet, or all of it.
 
 python experiments/zoo/make_sample.py
+python experiments/zoo/make_sample.py --whole --out fashion-mnist
 """
 
 import argparse
@@ -25,24 +26,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=common.FASHION, help="folder with the four IDX files")
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--whole", action="store_true", help="all 60,000 and 10,000 images")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=common.CLASSES)})
     for split, per_class in (("train", 200), ("test", 100)):
         images, labels = common.load_split(args.data, split)
         draw = torch.Generator().manual_seed(0)
-        chosen = (
-            torch.cat(
-                [
-                    (rows := torch.nonzero(labels == c).flatten())[
-                        torch.randperm(len(rows), generator=draw)[:per_class]
-                    ]
-                    for c in range(len(common.CLASSES))
-                ]
-            )
-            .sort()
-            .values
-        )
+        by_class = [torch.nonzero(labels == c).flatten() for c in range(len(common.CLASSES))]
+        if not args.whole:
+            by_class = [rows[torch.randperm(len(rows), generator=draw)[:per_class]] for rows in by_class]
+        chosen = torch.cat(by_class).sort().values
         rows = [
             {"image": {"bytes": png(images[i]), "path": f"{split}/{i:05d}.png"}, "label": int(labels[i])}
             for i in chosen.tolist()
