@@ -162,7 +162,8 @@ def load_processor(where: str, revision: str | None = None) -> Any:
 
 def _from_pretrained(hf_class: Any, where: str, config: Any, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
     """The classifier with the checkpoint's weights, and what transformers says of missing keys."""
-    options |= {"weights_only": True, "output_loading_info": True}
+    # Other shapes are let through to be reported by name.
+    options |= {"weights_only": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
     wanted = hf_class.config_class
     if isinstance(config, wanted):
         return hf_class.from_pretrained(where, config=config, **options)

@@ -7,8 +7,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from clsinterp.capture import capture
-from clsinterp.errors import RunError
-from clsinterp.fork import Readers
+from clsinterp.fork import Readers, not_finite
 from clsinterp.loader import batches
 from clsinterp.probes import FOLDS, Ridge, RidgeStats, solve
 from clsinterp.readout import Head
@@ -100,6 +99,4 @@ def _refuse_non_finite(tokens: Tensor, layers: tuple[int, ...]) -> None:
     finite = torch.isfinite(tokens).all(-1).all(-1)
     if not finite.all():
         layer = layers[int((~finite).nonzero()[0])]
-        raise RunError(
-            f"NaN or infinity in the CLS tokens, first after layer {layer}. Look at the checkpoint's weights, and at --dtype."
-        )
+        raise not_finite(layer)

@@ -52,6 +52,14 @@ def column(curve: str, *layers: int) -> str:
     return "_".join(["rank", curve, *(f"{layer:02d}" for layer in layers)])
 
 
+def not_finite(layer: int) -> RunError:
+    """The error for NaN or infinity that first stands after `layer`."""
+    return RunError(
+        f"NaN or infinity in the residual stream, first after layer {layer}. "
+        "Look at the checkpoint's weights, or run with --dtype float32 if another was given."
+    )
+
+
 def check_layers(layers: Sequence[int], n_layers: int) -> tuple[int, ...]:
     """`layers` sorted, without repeats.
 
@@ -178,10 +186,7 @@ def _trace(
         nnsight.save(finite)
     bad = [layer for layer, ok in finite.items() if not bool(ok)]
     if bad:
-        raise RunError(
-            f"NaN or infinity in the residual stream, first after layer {bad[0]}. "
-            "Look at the checkpoint's weights, or run with --dtype float32 if another was given."
-        )
+        raise not_finite(bad[0])
     return {name: rank.cpu() for name, rank in result.items()}
 
 
