@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -17,7 +16,10 @@ FEW = 512  # below this a worker's start-up costs more than it saves
 
 
 class _Images(Dataset):
-    """Image i as pixels, or the message that says why not: an exception would lose its text on the way to the parent."""
+    """Images of a split, a batch at a time: their pixels, and for each the message that says why it cannot be read.
+
+    Messages instead of exceptions, which would lose their text on the way from a worker to the parent.
+    """
 
     def __init__(self, split: Split, processor: Any) -> None:
         self.split, self.processor = split, processor
@@ -25,14 +27,23 @@ class _Images(Dataset):
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, i: int) -> Tensor | str | None:
-        try:
-            image = self.split.image(i)
-        except RequestError as error:
-            return str(error)
-        if self.processor is None:
-            return None
-        return self.processor(images=image, return_tensors="pt")["pixel_values"][0]
+    def __getitems__(self, places: list[int]) -> tuple[Tensor | None, list[str | None]]:
+        images: list[Any] = []
+        messages: list[str | None] = []
+        for i in places:
+            try:
+                images.append(self.split.image(i))
+                messages.append(None)
+            except RequestError as error:
+                messages.append(str(error))
+        if self.processor is None or len(images) < len(places):
+            return None, messages
+        # One call and one tensor per batch: each call costs checks, each tensor a file descriptor on its way over.
+        return self.processor(images=images, return_tensors="pt")["pixel_values"], messages
+
+
+def _as_it_is(batch: Any) -> Any:  # a function of the module, so that it can be sent to a worker
+    return batch
 
 
 def default_workers(n: int) -> int:
@@ -41,12 +52,14 @@ def default_workers(n: int) -> int:
     return 0 if n < FEW else min(MAX_WORKERS, max(1, cores - 1))
 
 
-def _loader(split: Split, processor: Any, batches: list[list[int]], workers: int) -> Iterator[list[Any]]:
+def _loader(
+    split: Split, processor: Any, batches: list[list[int]], workers: int
+) -> Iterator[tuple[Tensor | None, list[str | None]]]:
     yield from DataLoader(
         _Images(split, processor),
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=list,
+        collate_fn=_as_it_is,
         prefetch_factor=4 if workers else None,
     )
 
@@ -60,22 +73,18 @@ def batches(split: Split, processor: Any, size: int, first: int = 0, workers: in
     n = len(split)
     todo = [list(range(start, min(start + size, n))) for start in range(first * size, n, size)]
     workers = default_workers(n - first * size) if workers is None else workers
-    for items in _loader(split, processor, todo, workers):
-        for item in items:
-            if isinstance(item, str):
-                raise RequestError(item)
-        yield torch.stack(items)
+    for pixels, messages in _loader(split, processor, todo, workers):
+        if pixels is None:
+            raise RequestError(next(message for message in messages if message is not None))
+        yield pixels
 
 
 def without_unreadable(split: Split, workers: int | None = None, size: int = 64) -> Split:
     """`split` without the images that cannot be decoded, which are listed in ``skipped``. Decodes every image once."""
     n = len(split)
     todo = [list(range(start, min(start + size, n))) for start in range(0, n, size)]
-    found = [
-        item
-        for items in _loader(split, None, todo, default_workers(n) if workers is None else workers)
-        for item in items
-    ]
+    checked = _loader(split, None, todo, default_workers(n) if workers is None else workers)
+    found = [message for _, messages in checked for message in messages]
     good = [i for i, item in enumerate(found) if item is None]
     if not good:
         raise RequestError("no image of the split can be read.")
