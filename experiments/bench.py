@@ -1,6 +1,6 @@
 """How fast, against what, in one run on the machine at hand: ratios with their spread. Nothing here is asserted.
 
-    python experiments/bench.py [--quick] [--only NAME,..] [--out bench.parquet]
+    python experiments/bench.py [--quick] [--only NAME,..] [--out bench.parquet] [--figures docs/bench.json]
 
 Every comparison alternates the two sides, after a warm-up of each, and gives the median ratio and the range over repeats.
 """
@@ -210,6 +210,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes, two repeats")
     parser.add_argument("--only", default="fork,probes,memory,help", help="fork,probes,memory,help")
     parser.add_argument("--out", type=Path, help="also write the table as parquet")
+    parser.add_argument("--figures", type=Path, help="also measure what docs/imagenet.md is worked out from, as JSON")
+    parser.add_argument("--provisional", action="store_true", help="mark these figures as from a busy machine")
     args = parser.parse_args()
     hf.logging.set_verbosity_error()
     hf.logging.disable_progress_bar()
@@ -234,6 +236,10 @@ def main() -> None:
             f"{r.theirs:.3g} {r.unit}",
             r.target,
         )
+    if args.figures:
+        from cost_figures import write
+
+        write(args.figures, repeats, args.provisional)
     threads = torch.get_num_threads()
     Console(width=160).print(table, f"torch {torch.__version__}, {threads} threads", sep="\n")
     if args.out:
