@@ -83,8 +83,9 @@ def _write_results(folder: RunFolder, job: dict[str, Any]) -> None:
     folder.write_table(folder.path / "curves.parquet", curves)
     page = to_html(study_figures([(facts, curves)]))
     folder.write(folder.path / "figure.html", lambda p: p.write_text(page))
-    manifest = {**facts, "identity": job["identity"], **job["manifest"], **_counted(images), **records.summary(folder)}
-    manifest["onsets"] = {name: onset.as_json() for name, onset in onsets(images, facts["n_classes"]).items()}
+    sums = {name: onset.as_json() for name, onset in onsets(images, facts["n_classes"]).items()}
+    manifest = {**facts, "onsets": sums, "identity": job["identity"], **job["manifest"]}
+    manifest |= {**_counted(images), **records.summary(folder)}
     manifest["alpha"] = dict(zip(map(str, manifest["layers"]), alphas(folder), strict=True))
     manifest["seconds"]["tables and figure"] = round(time.monotonic() - start, 3)
     folder.write_json(folder.path / "run.json", manifest)

@@ -88,7 +88,7 @@ SHAPES = (
 
 @dataclass(frozen=True)
 class Measured:
-    """Figures of ``experiments/bench.py --figures`` on one machine.
+    """Figures of ``experiments/cost_figures.py --measure`` on one machine.
 
     Attributes:
         machine: what it was.

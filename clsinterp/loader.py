@@ -93,10 +93,15 @@ def stream(
 
 
 def batches(split: Split, processor: Any, size: int, first: int = 0, workers: int | None = None) -> Iterator[Tensor]:
-    """Pixels of all batches of `split` from number `first` on, as in `stream`; the last may be ragged."""
-    rest = Unit("", 0, first, -(-len(split) // size))
-    workers = default_workers(len(split) - first * size) if workers is None else workers
-    yield from (pixels for *_, pixels in stream(split, processor, size, [rest], workers))
+    """Pixels (batch, channel, height, width) of the batches from number `first` on; the last may be ragged.
+
+    Raises:
+        RequestError: an unreadable image, named.
+    """
+    n = len(split)
+    workers = default_workers(n - first * size) if workers is None else workers
+    for _, _, pixels in stream(split, processor, size, [Unit("all", 0, first, -(-n // size))], workers):
+        yield pixels
 
 
 def without_unreadable(
@@ -109,8 +114,9 @@ def without_unreadable(
     n = len(split)
     if known is None:
         todo = [list(range(start, min(start + size, n))) for start in range(0, n, size)]
-        parts = _loader(split, None, todo, default_workers(n) if workers is None else workers)
-        good = [i for i, item in enumerate(m for _, messages in parts for m in messages) if item is None]
+        checked = _loader(split, None, todo, default_workers(n) if workers is None else workers)
+        found = [message for _, messages in checked for message in messages]
+        good = [i for i, item in enumerate(found) if item is None]
     else:
         unreadable = set(known)
         good = [i for i, source in enumerate(split.sources) if source not in unreadable]

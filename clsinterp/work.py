@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from clsinterp.assembling import POLL, assemble, named, solve_all
-from clsinterp.data import Split
 from clsinterp.errors import RequestError, RunError, TooEarly
 from clsinterp.fitting import TrainSums, add_up
 from clsinterp.loader import default_workers, stream
@@ -24,6 +23,7 @@ from clsinterp.records import Record
 from clsinterp.request import Progress, Resources, Scope
 from clsinterp.run_folder import IN_USE, RunFolder
 from clsinterp.solving import readers
+from clsinterp.splits import Split
 from clsinterp.study import Study
 from clsinterp.units import Layout, Unit
 
@@ -102,12 +102,19 @@ class Worker:
 
     @contextmanager
     def _until_complete(self) -> Iterator[None]:
-        """Let another process complete the run, and take its parts away, at any moment."""
+        """Let another process complete the run, and take its parts away, at any moment.
+
+        Raises:
+            RunError: the folder is gone, but nobody completed the run.
+        """
         try:
             yield
-        except (FileNotFoundError, RunError):
-            if not self.folder.is_done():
+        except (FileNotFoundError, RunError) as error:
+            if self.folder.is_done():
+                return
+            if isinstance(error, RunError):
                 raise
+            raise RunError(f"{self.folder.path}, or parts of the run in it, vanished; begin again.") from error
         finally:
             self.folder.locks.close()
 

@@ -1,7 +1,7 @@
 """Figures that `clsinterp.cost` multiplies up: rates of the fork at full width, of the statistics, of the decoder.
 
-python experiments/cost_figures.py docs/bench.json                   # measures; on an idle machine, or --provisional
-python experiments/cost_figures.py docs/bench.json docs/imagenet.md  # puts the page's tables right
+python experiments/cost_figures.py --measure  # docs/bench.json anew, on an idle machine (or --provisional), then the page
+python experiments/cost_figures.py            # docs/imagenet.md from docs/bench.json
 """
 
 import argparse
@@ -101,10 +101,6 @@ def measure(repeats: int, provisional: bool) -> Measured:
     )
 
 
-def write(path: Path, repeats: int, provisional: bool) -> None:
-    path.write_text(json.dumps(asdict(measure(repeats, provisional)), indent=1) + "\n")
-
-
 def put_into(page: str, measured: Measured) -> str:
     """`page` with its tables, and what they were measured on, made anew."""
     before, after = page.split(START)[0], page.split(END)[1]
@@ -114,11 +110,13 @@ def put_into(page: str, measured: Measured) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("figures", type=Path)
-    parser.add_argument("page", type=Path, nargs="?", help="put its tables right; default: measure the figures anew")
-    parser.add_argument("--provisional", action="store_true", help="mark new figures as from a busy machine")
+    parser.add_argument("--measure", action="store_true", help="measure anew before")
+    parser.add_argument("--provisional", action="store_true", help="mark the figures as from a busy machine")
+    parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
-    if args.page is None:
-        write(args.figures, repeats=5, provisional=args.provisional)
-    else:
-        args.page.write_text(put_into(args.page.read_text(), Measured.read(args.figures)))
+    docs = Path(__file__).parents[1] / "docs"
+    if args.measure:
+        found = asdict(measure(args.repeats, args.provisional))
+        (docs / "bench.json").write_text(json.dumps(found, indent=1) + "\n")
+    page = docs / "imagenet.md"
+    page.write_text(put_into(page.read_text(), Measured.read(docs / "bench.json")))
