@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from clsinterp.errors import ClsinterpError, RequestError
+from clsinterp.errors import ClsinterpError, RequestError, explained
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 out_console, err_console = Console(), Console(stderr=True)
@@ -42,12 +42,10 @@ def command(function: Callable[..., None], group: typer.Typer = app) -> Callable
             fail(str(error), error.exit_status)
         except KeyboardInterrupt:
             fail("stopped. Give the same command with --resume to go on.", 130)
-        except MemoryError as error:
-            fail(f"out of memory: {error}; give a smaller --memory-gb or --batch-size.", 1)
-        except RuntimeError as error:
-            if "memory" not in str(error):
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(said := explained(error), ClsinterpError):
                 raise
-            fail(f"out of memory: {str(error).splitlines()[0]} Give a smaller --memory-gb or --batch-size.", 1)
+            fail(str(said), said.exit_status)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM):
                 raise

@@ -1,4 +1,4 @@
-"""The two ways a request can end badly, each with the exit status the command line gives it."""
+"""The ways a request can end badly, each with the exit status the command line gives it."""
 
 
 class ClsinterpError(Exception):
@@ -15,3 +15,17 @@ class RequestError(ClsinterpError, ValueError):
 
 class RunError(ClsinterpError, RuntimeError):
     """The request was fine, but the run failed: NaN in activations, a full disk, memory."""
+
+
+class TooEarly(ClsinterpError, RuntimeError):
+    """Nothing is wrong, but parts that others compute are not there yet: the same command later goes on."""
+
+    exit_status = 3
+
+
+def explained(error: Exception) -> Exception:
+    """`error`, or what it means to the user if it says that memory ran out."""
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+        first = (str(error).splitlines() or [""])[0]
+        return RunError(f"out of memory: {first} Give a smaller --memory-gb or --batch-size, or fewer workers.")
+    return error

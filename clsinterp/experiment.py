@@ -1,21 +1,17 @@
-"""The note as one run: data and model -> ridge statistics -> probes -> one fork per test batch -> curves. Resumable.
+"""The note as one run: data and model -> ridge statistics -> probes -> one fork per test batch -> curves.
 
-A run that is killed at any moment and resumed ends with the same tables, to the bit.
+A run that is killed at any moment and resumed, or split over shards, processes or machines, ends with the same tables,
+to the bit: see `clsinterp.units`.
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from clsinterp.figures import study_figures, to_html
-from clsinterp.fitting import fit
-from clsinterp.measuring import measure
-from clsinterp.memory import images_at_once
-from clsinterp.onset import onsets
-from clsinterp.request import Progress, Request
-from clsinterp.results import RunFolder, curves_table
+from clsinterp.engines import Task, engine_for
+from clsinterp.request import Progress, Request, Resources, Scope
+from clsinterp.run_folder import RunFolder
 from clsinterp.study import Study
+from clsinterp.work import Worker, images_for
 
 
 def run(
@@ -24,59 +20,51 @@ def run(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    device: str = "auto",
-    memory_gb: float | None = None,
-    workers: int | None = None,
+    scope: Scope | None = None,
+    resources: Resources | None = None,
+    engine: str = "local",
+    jobs: int | None = None,
+    address: str | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> Path:
-    """Run the whole note and return the run folder, laid out as the README says.
+    """Run the whole note, or a part of it, and return the run folder, laid out as the README says.
 
     Args:
         request: what to do.
-        out: the folder; it must not exist, unless `resume` or `overwrite`.
-        resume: go on with the run in `out`; the request must be the same.
+        out: the folder; it must not exist, unless `resume` or `overwrite`, or `scope` is a shard.
+        resume: go on with the run in `out`, or join it if it is being worked on; the request must be the same.
         overwrite: replace the run in `out`.
-        device: where the model runs.
-        memory_gb: budget for the fork's activations; default half of what is free. Changes speed, not results.
-        workers: processes that decode images; default by the number of cores.
+        scope: how much of it to do; default all.
+        resources: what to compute with. Changes speed, not results.
+        engine: ``local`` (this process, or one process per GPU where there are several), ``processes`` or ``ray``.
+        jobs: workers of the engines that have several.
+        address: of a running Ray cluster.
         progress: called with (stage, images done, images in all).
 
     Raises:
         RequestError: the request cannot be done; nothing has been written then.
         RunError: it failed on the way (NaN, disk full); `resume` goes on.
+        TooEarly: a shard waits for parts of others.
     """
-    seconds: dict[str, float] = {}
-
-    @contextmanager
-    def timed(stage: str) -> Iterator[None]:
-        start = time.monotonic()
-        yield
-        seconds[stage] = round(time.monotonic() - start, 3)
-
+    scope, resources = scope or Scope(), resources or Resources()
     request.check()
     folder = RunFolder(Path(out))
-    folder.refuse_unfit(resume, overwrite)  # before anything is loaded
-    with timed("load"):
-        study = Study.of(request, device, workers)
-        height, width = study.model.pixels(study.test.image(0)).shape[-2:]
-        at_once = images_at_once(study.model, height, width, len(study.layers), memory_gb)
-    identity = study.identity()
-    if folder.begin(identity, resume, overwrite):
+    joins = resume or (scope.shard is not None and not overwrite)
+    folder.refuse_unfit(joins, overwrite)  # before anything is loaded
+    workers = engine_for(engine, resources, jobs, address)
+    begun = time.monotonic()
+    job = folder.job()
+    skipped = job["manifest"]["counts"]["skipped"] if job else None
+    here = workers.start is None
+    study = Study.of(request, resources if here else Resources("cpu", workers=resources.workers), skipped)
+    if here or resources.memory_gb is not None:
+        images_for(study, workers.each[0])  # refuses before anything is written
+    layout = study.unit_layout
+    if folder.begin(study.job(), joins, overwrite):
         return folder.path
-    with folder.lock():
-        with timed("train"):
-            readers, ridge = fit(study, folder, progress)
-        with timed("test"):
-            images = measure(study, folder, readers, at_once, progress)
-        facts = study.facts(readers.head)
-        with timed("tables and figure"):
-            curves = curves_table(images, facts)
-            folder.write_table(folder.path / "images.parquet", images)
-            folder.write_table(folder.path / "curves.parquet", curves)
-            page = to_html(study_figures([(facts, curves)]))
-            folder.write(folder.path / "figure.html", lambda p: p.write_text(page))
-        sums = {name: onset.as_json() for name, onset in onsets(images, facts["n_classes"]).items()}
-        manifest = {**facts, "onsets": sums, "identity": identity, **study.manifest(images, ridge), "seconds": seconds}
-        folder.write_json(folder.path / "run.json", manifest)
-        folder.finish()
+    if workers.start is None:
+        Worker(study, folder, scope, resources, progress).run(time.monotonic() - begun)
+    else:
+        del study  # the workers load their own
+        workers.start(Task(request, str(folder.path.resolve()), scope), layout, progress)
     return folder.path

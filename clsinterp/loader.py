@@ -1,7 +1,8 @@
 """Batches of pixels, decoded and preprocessed in worker processes with the checkpoint's own processor."""
 
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from clsinterp.errors import RequestError
 from clsinterp.splits import Split
+from clsinterp.units import Unit
 
 MAX_WORKERS = 8
 FEW = 512  # below this a worker's start-up costs more than it saves
@@ -46,14 +48,14 @@ def _as_it_is(batch: Any) -> Any:  # a function of the module, so that it can be
     return batch
 
 
-def default_workers(n: int) -> int:
-    """Worker processes for `n` images: none for a few, else one less than the cores."""
+def default_workers(n: int, sharers: int = 1) -> int:
+    """Worker processes for `n` images: none for a few, else one less than this process's share of the cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if n < FEW else min(MAX_WORKERS, max(1, cores - 1))
+    return 0 if n < FEW else min(MAX_WORKERS, max(1, cores // sharers - 1))
 
 
 def _loader(
-    split: Split, processor: Any, batches: list[list[int]], workers: int
+    split: Split, processor: Any, batches: Iterable[list[int]], workers: int
 ) -> Iterator[tuple[Tensor | None, list[str | None]]]:
     yield from DataLoader(
         _Images(split, processor),
@@ -64,6 +66,31 @@ def _loader(
     )
 
 
+def stream(
+    split: Split, processor: Any, size: int, units: Iterable[Unit], workers: int
+) -> Iterator[tuple[Unit, int, Tensor]]:
+    """For each batch of `units`: its unit, its number, its pixels (batch, channel, height, width).
+
+    `units` is read a few batches ahead where `workers` decode images.
+
+    Raises:
+        RequestError: an unreadable image, named.
+    """
+    n = len(split)
+    ahead: deque[tuple[Unit, int]] = deque()
+
+    def places() -> Iterator[list[int]]:
+        for unit in units:
+            for b in range(unit.start, unit.stop):
+                ahead.append((unit, b))
+                yield list(range(b * size, min((b + 1) * size, n)))
+
+    for pixels, messages in _loader(split, processor, places(), workers):
+        if pixels is None:
+            raise RequestError(next(message for message in messages if message is not None))
+        yield *ahead.popleft(), pixels
+
+
 def batches(split: Split, processor: Any, size: int, first: int = 0, workers: int | None = None) -> Iterator[Tensor]:
     """Pixels (batch, channel, height, width) of the batches from number `first` on; the last may be ragged.
 
@@ -71,22 +98,29 @@ def batches(split: Split, processor: Any, size: int, first: int = 0, workers: in
         RequestError: an unreadable image, named.
     """
     n = len(split)
-    todo = [list(range(start, min(start + size, n))) for start in range(first * size, n, size)]
     workers = default_workers(n - first * size) if workers is None else workers
-    for pixels, messages in _loader(split, processor, todo, workers):
-        if pixels is None:
-            raise RequestError(next(message for message in messages if message is not None))
+    for _, _, pixels in stream(split, processor, size, [Unit("all", 0, first, -(-n // size))], workers):
         yield pixels
 
 
-def without_unreadable(split: Split, workers: int | None = None, size: int = 64) -> Split:
-    """`split` without the images that cannot be decoded, which are listed in ``skipped``. Decodes every image once."""
+def without_unreadable(
+    split: Split, workers: int | None = None, known: list[str] | None = None, size: int = 64
+) -> Split:
+    """`split` without the images that cannot be decoded, which are listed in ``skipped``.
+
+    Decodes every image once, unless the sources of the unreadable ones are `known`.
+    """
     n = len(split)
-    todo = [list(range(start, min(start + size, n))) for start in range(0, n, size)]
-    checked = _loader(split, None, todo, default_workers(n) if workers is None else workers)
-    found = [message for _, messages in checked for message in messages]
-    good = [i for i, item in enumerate(found) if item is None]
+    if known is None:
+        todo = [list(range(start, min(start + size, n))) for start in range(0, n, size)]
+        checked = _loader(split, None, todo, default_workers(n) if workers is None else workers)
+        found = [message for _, messages in checked for message in messages]
+        good = [i for i, item in enumerate(found) if item is None]
+    else:
+        unreadable = set(known)
+        good = [i for i, source in enumerate(split.sources) if source not in unreadable]
     if not good:
         raise RequestError("no image of the split can be read.")
-    bad = tuple(split.sources[i] for i, item in enumerate(found) if item is not None)
+    kept = set(good)
+    bad = tuple(source for i, source in enumerate(split.sources) if i not in kept)
     return replace(split.keep(good), skipped=bad)

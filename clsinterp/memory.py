@@ -21,7 +21,9 @@ def free_bytes(device: torch.device) -> int:
     return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def images_at_once(model: VisionModel, height: int, width: int, n_forks: int, memory_gb: float | None) -> int:
+def images_at_once(
+    model: VisionModel, height: int, width: int, n_forks: int, memory_gb: float | None, sharers: int = 1
+) -> int:
     """How many images, each with its swapped copies, stay within the budget (default: half of what is free).
 
     Args:
@@ -30,12 +32,14 @@ def images_at_once(model: VisionModel, height: int, width: int, n_forks: int, me
         width: of the pixels.
         n_forks: layers at which tokens are replaced, one copy of each image for each.
         memory_gb: the budget in units of 1e9 bytes, for activations; weights are not counted.
+        sharers: workers that share the device, and so the budget.
 
     Raises:
         RequestError: not even one image fits.
     """
     parameter = next(model._module.parameters())
     budget = memory_gb * 1e9 if memory_gb is not None else SHARE_OF_FREE * free_bytes(parameter.device)
+    budget /= sharers
     patch = model.vision_config.patch_size
     n_tokens = model.layout.n_prefix + (height // patch) * (width // patch)
     per_row = n_tokens * model.d_model * LIVE_PER_BLOCK * parameter.element_size()

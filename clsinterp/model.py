@@ -42,7 +42,8 @@ class VisionModel(Hooked, TransformersModel):
         dtype: floating-point type; "auto" is float32, in which results are exact and repeatable.
         device: "auto" takes CUDA, then MPS, then the CPU.
         allow_pickle: accept pickled weights, which can run code when loaded.
-        **kwargs: passed to ``from_pretrained`` (``attn_implementation="eager"``, ``revision=``).
+        **kwargs: passed to ``from_pretrained`` (``attn_implementation="eager"``, ``revision=``, and ``device_map="auto"``
+            for a model larger than one GPU, which needs accelerate).
 
     Raises:
         RequestError: unknown family, incomplete checkpoint, or a module tree that does not match the family table.
@@ -83,7 +84,8 @@ class VisionModel(Hooked, TransformersModel):
             checkpoint = load_checkpoint(
                 source, config_overrides=config, dtype=as_dtype(dtype), allow_pickle=allow_pickle, **kwargs
             )
-            checkpoint.module.to(pick_device(device))
+            if "device_map" not in kwargs:  # else accelerate has placed the weights
+                checkpoint.module.to(pick_device(device))
         family, module = checkpoint.family, checkpoint.module
         hf_config: Any = module.config
         vision = hf_config.vision_config if family.text_and_vision else hf_config

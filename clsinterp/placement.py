@@ -27,3 +27,10 @@ def pick_device(name: str | torch.device) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise RequestError(f"device {name!r} is not available here: {str(error).splitlines()[0]}") from error
     return device
+
+
+def worker_devices(name: str) -> list[str]:
+    """Where workers of a run go: for "auto" every visible GPU if there are several, else the one device asked for."""
+    if name == "auto" and torch.cuda.is_available() and torch.cuda.device_count() > 1:
+        return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    return [name]

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from clsinterp.errors import RequestError
+from clsinterp.units import Shard
 
 MODES = ("permute", "derange", "cross_label")
-SAVE_EVERY = 30.0  # seconds between saves of an unfinished pass
 Progress = Callable[[str, int, int], None]  # stage, images done, images in all
 
 
@@ -56,6 +56,12 @@ class Request:
     image_size: int | None = None
     config: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of_json(cls, value: dict[str, Any]) -> "Request":
+        """The request written as JSON: an ``identity`` in a run folder, or what `dataclasses.asdict` gave."""
+        fields = {k: v for k, v in value.items() if k in cls.__dataclass_fields__}
+        return cls(**fields | {"layers": None if fields["layers"] is None else tuple(fields["layers"])})
+
     def check(self) -> None:
         """Refuse what can be refused before anything is loaded.
 
@@ -78,6 +84,42 @@ class Request:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise RequestError(f"--{name.replace('_', '-')} {value} was given; at least 1 is expected.")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a worker computes with. How fast a run goes depends on it, and nothing else.
+
+    Attributes:
+        device: where the model runs; ``auto`` takes CUDA, then MPS, then the CPU.
+        device_map: passed to transformers: ``auto`` spreads one model over all GPUs (needs accelerate).
+        memory_gb: budget for the fork's activations; None is half of what is free.
+        sharers: workers that share that memory.
+        workers: processes that decode images; None is by the number of cores.
+        threads: torch's threads; None leaves them as they are.
+    """
+
+    device: str = "auto"
+    device_map: str | None = None
+    memory_gb: float | None = None
+    sharers: int = 1
+    workers: int | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Scope:
+    """How much of a run to do.
+
+    Attributes:
+        shard: one part of it; None is all.
+        stage: ``all``, or ``train`` to end after the train pass.
+        wait: minutes a shard waits for the train parts of others before it gives up.
+    """
+
+    shard: Shard | None = None
+    stage: str = "all"
+    wait: float = 0.0
 
 
 def default_out(model: str) -> Path:

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
-import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -17,10 +16,10 @@ from clsinterp.fork import check_layers
 from clsinterp.labels import LabelMatch, match_labels
 from clsinterp.loader import without_unreadable
 from clsinterp.model import VisionModel
-from clsinterp.probes import Ridge
-from clsinterp.readout import Head
-from clsinterp.request import Request
+from clsinterp.probes import FOLDS
+from clsinterp.request import Request, Resources
 from clsinterp.splits import Split
+from clsinterp.units import Layout
 
 logger = logging.getLogger(__name__)
 PACKAGES = ("clsinterp", "torch", "nnsight", "transformers", "datasets", "pillow")
@@ -36,7 +35,6 @@ class Study:
         match: how labels of the data become classes of the classifier.
         layers: the layers asked for, sorted.
         donors: for each test batch, whose token each image gets (places within the batch).
-        workers: processes that decode images; None is by the number of cores.
     """
 
     request: Request
@@ -46,11 +44,15 @@ class Study:
     match: LabelMatch
     layers: tuple[int, ...]
     donors: list[Tensor]
-    workers: int | None
 
     @classmethod
-    def of(cls, request: Request, device: str, workers: int | None) -> "Study":
+    def of(cls, request: Request, resources: Resources, skipped: dict[str, list[str]] | None = None) -> "Study":
         """Load what `request` names.
+
+        Args:
+            request: what was asked.
+            resources: where the model goes.
+            skipped: unreadable images of the train and test split, where an earlier look at all of them is on record.
 
         Raises:
             RequestError: anything in it that cannot be done.
@@ -60,9 +62,10 @@ class Study:
             config=request.config,
             dtype=request.dtype,
             image_size=request.image_size,
-            device=device,
+            device=resources.device,
             revision=request.revision,
             allow_pickle=request.allow_pickle,
+            **({} if resources.device_map is None else {"device_map": resources.device_map}),
         )
         _refuse_unfit(request, model)
         layers = check_layers(range(model.n_layers) if request.layers is None else request.layers, model.n_layers)
@@ -80,62 +83,74 @@ class Study:
             label_column=request.label_column,
         )
         if request.on_bad_image == "skip":
-            train, test = (without_unreadable(split, workers) for split in (train, test))
+            known = skipped or {}
+            train = without_unreadable(train, resources.workers, known.get("train"))
+            test = without_unreadable(test, resources.workers, known.get("test"))
         match = match_labels(train.class_names, model.class_names, request.head)
         if match.how != "name":
             logger.warning("%s.", match.note)
-        return cls(request, model, train, test, match, layers, _draw(request, test), workers)
+        return cls(request, model, train, test, match, layers, _draw(request, test))
 
-    def identity(self) -> dict[str, Any]:
-        """What must be the same for a run to be resumed: the request, the images, the weights, the package's version."""
+    @property
+    def wants_head(self) -> bool:
+        """Whether a classifier is fitted here."""
+        return self.match.how == "fit" or self.request.cls_only == "refit"
+
+    @property
+    def unit_layout(self) -> Layout:
+        """How the run is cut into units."""
+        solves = [f"probe {layer}" for layer in self.layers]
+        solves += ["head"] * self.wants_head + ["cls_head"] * (self.request.cls_only == "refit")
+        ratio = FOLDS * (self.model.d_model + len(self.train.class_names))
+        return Layout.of(len(self.train), len(self.test), self.request.batch_size, tuple(solves), ratio)
+
+    def job(self) -> dict[str, Any]:
+        """All that workers and the assembly need to know and agree on, as JSON.
+
+        ``identity`` is what must be the same for a process to join: the request, the images, the weights, the package's
+        version. ``facts`` is what tables and figures say of the run, ``manifest`` the rest of ``run.json`` as far as it
+        is known before anything was computed.
+        """
+        model, request = self.model, self.request
         data = {"train": self.train.fingerprint(), "test": self.test.fingerprint()}
-        return {
-            **asdict(self.request),
-            "fingerprint": {**data, "weights": self.model.checkpoint.fingerprint()},
+        n_labels = len(self.train.class_names)
+        identity = {
+            **asdict(request),
+            "fingerprint": {**data, "weights": model.checkpoint.fingerprint()},
             "clsinterp": version("clsinterp"),
         }
-
-    def facts(self, head: Head) -> dict[str, Any]:
-        """What the tables and figures need to know."""
-        return {
-            "model": self.request.model,
-            "family": self.model.family.name,
-            "n_layers": self.model.n_layers,
-            "n_classes": head.n_classes,
-            "n_labels": len(self.train.class_names),
-            "seed": self.request.seed,
-            "mode": self.request.mode,
-            "final_norm": self.request.final_norm if self.model.lens_norm is not None else None,
-            "data": self.request.data,
+        facts = {
+            "model": request.model,
+            "family": model.family.name,
+            "n_layers": model.n_layers,
+            "n_classes": n_labels if self.match.how == "fit" else model.n_classes,
+            "n_labels": n_labels,
+            "seed": request.seed,
+            "mode": request.mode,
+            "final_norm": request.final_norm if model.lens_norm is not None else None,
+            "data": request.data,
             "head": self.match.how,
         }
-
-    def manifest(self, images: pa.Table, ridge: Ridge) -> dict[str, Any]:
-        """The rest of ``run.json``: where everything came from, what was counted."""
-        label, donor = (torch.from_numpy(images[c].to_numpy().copy()).long() for c in ("label", "donor"))
-        parameter = next(self.model._module.parameters())
-        return {
+        manifest = {
             "checkpoint": {
-                "source": self.model.checkpoint.source,
-                "revision": self.model.checkpoint.revision,
-                "class": type(self.model._module).__name__,
-                "head_is_own": self.model.checkpoint.head_is_own,
+                "source": model.checkpoint.source,
+                "revision": model.checkpoint.revision,
+                "class": type(model._module).__name__,
+                "head_is_own": model.checkpoint.head_is_own,
             },
             "layers": list(self.layers),
+            "d_model": model.d_model,
             "labels": {"how": self.match.how, "classes": list(self.match.classes), "note": self.match.note},
             "class_names": self.train.class_names,
-            "collision_rate": interventions.collision_rate(label, donor),
-            "own_cls_rate": float((donor == torch.arange(len(donor))).double().mean()),
             "counts": {
                 "train": len(self.train),
                 "test": len(self.test),
                 "skipped": {"train": list(self.train.skipped), "test": list(self.test.skipped)},
             },
-            "alpha": dict(zip(map(str, self.layers), ridge.alpha.tolist(), strict=True)),
-            "device": str(parameter.device),
-            "dtype": str(parameter.dtype).removeprefix("torch."),
+            "dtype": str(next(model._module.parameters()).dtype).removeprefix("torch."),
             "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
         }
+        return {"identity": identity, "facts": facts, "layout": asdict(self.unit_layout), "manifest": manifest}
 
 
 def _refuse_unfit(request: Request, model: VisionModel) -> None:

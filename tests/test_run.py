@@ -245,19 +245,14 @@ def test_bad_images_can_be_skipped_and_are_counted(checkpoint, folder, tmp_path)
 
 
 def test_a_killed_run_resumes_and_ends_bit_identical(done, checkpoint, folder, tmp_path):
-    """SIGKILL at many moments, with a save after every batch; then one undisturbed finish."""
+    """SIGKILL at many moments; then one undisturbed finish."""
     out = tmp_path / "r"
-    script = (
-        "import sys, clsinterp.request as r; r.SAVE_EVERY = 0.0\n"
-        "from clsinterp.cli import main\n"
-        "sys.argv = ['clsinterp'] + sys.argv[1:]; main()"
-    )
     args = ["run", checkpoint("beit"), "--data", folder, "--out", out, "--batch-size", BATCH, "--workers", 0, "--quiet",
             "--layers=-1,0,1,2,3", "--test-split", "test", "--train-split", "train", "--resume"]  # fmt: skip
-    command = [sys.executable, "-c", script, *map(str, args)]
+    command = [sys.executable, "-m", "clsinterp.cli", *map(str, args)]
     stages = (
         ".work/request.json",
-        ".work/train.safetensors",
+        ".work/train-*",
         "probes.safetensors",
         ".work/test-*.parquet",
         "curves.parquet",
@@ -301,15 +296,21 @@ def test_existing_folders(done, checkpoint, folder, tmp_path):
     assert (code, "is not a run folder" in text, (mine / "thesis.tex").exists()) == (2, True, True)
 
 
-def test_a_second_run_into_the_same_folder_is_refused(checkpoint, folder, tmp_path):
-    import fcntl
-
+def test_a_folder_in_use_is_not_overwritten(checkpoint, folder, tmp_path):
+    """The other run is a process that holds what a worker holds."""
     work = tmp_path / "r" / ".work"
     work.mkdir(parents=True)
-    with (work / "lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        code, text = run(checkpoint("vit"), folder, tmp_path / "r", "--resume")
+    hold = (
+        "import sys; from pathlib import Path; from clsinterp.locks import Locks; locks = Locks(Path(sys.argv[1])); "
+        "print(locks.share(0), flush=True); sys.stdin.read()"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", hold, work / "lock"], stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdout.readline() == "True\n"
+        code, text = run(checkpoint("vit"), folder, tmp_path / "r", "--overwrite", "--limit", 8)
+        other.kill()
     assert (code, "another run is writing" in text) == (2, True)
+    assert run(checkpoint("vit"), folder, tmp_path / "r", "--overwrite", "--limit", 8)[0] == 0
 
 
 def test_a_full_disk_says_so_and_can_be_resumed(checkpoint, folder, tmp_path, monkeypatch):
@@ -383,9 +384,8 @@ def test_a_changed_checkpoint_is_not_resumed(checkpoint, folder, tmp_path):
 def test_the_manifest_repeats_the_run(done, folder, checkpoint, tmp_path):
     """Everything needed to repeat a run stands in run.json: build the request from it and compare."""
     from clsinterp.experiment import run as run_experiment
-    from clsinterp.request import Request
+    from clsinterp.request import Request, Resources
 
     identity = json.loads((done("clip") / "run.json").read_text())["identity"]
-    fields = {k: v for k, v in identity.items() if k in Request.__dataclass_fields__}
-    again = run_experiment(Request(**fields | {"layers": tuple(fields["layers"])}), tmp_path / "again", workers=0)
+    again = run_experiment(Request.of_json(identity), tmp_path / "again", resources=Resources(workers=0))
     assert (again / "images.parquet").read_bytes() == (done("clip") / "images.parquet").read_bytes()

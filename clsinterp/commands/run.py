@@ -60,16 +60,37 @@ def run(
     seed: Annotated[int, typer.Option(help="Of the choice of images, their order and the swaps.")] = 0,
     device: DEVICE = "auto",
     dtype: DTYPE = "auto",
+    device_map: Annotated[
+        str | None, typer.Option(help="auto spreads one model over all GPUs, if it is too large for one.")
+    ] = None,
     memory_gb: Annotated[
         float | None,
-        typer.Option(help="Budget for activations; changes speed only.", show_default="half of what is free"),
+        typer.Option(help="Budget for activations, per device.", show_default="half of what is free"),
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="One part of N, counted from 1; all use the same --out.")
+    ] = None,
+    stage: Annotated[
+        Literal["all", "train"], typer.Option(help="train ends after the train pass, for job chains.")
+    ] = "all",
+    wait: Annotated[float, typer.Option(help="Minutes a shard waits for the train parts of others.")] = 0.0,
+    engine: Annotated[
+        Literal["local", "processes", "ray"], typer.Option(help="local also uses every visible GPU.")
+    ] = "local",
+    jobs: Annotated[
+        int | None, typer.Option("-j", "--jobs", help="Workers of the other engines.", show_default="by GPUs or cores")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to join, or auto.", show_default="one on this machine")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that decode images.", show_default="by cores")] = None,
     limit: Annotated[
         int | None, typer.Option(help="First N train and first N test images only, for a dry run.")
     ] = None,
     out: OUT = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an unfinished run, or help one that is being worked on.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub checkpoint.")] = None,
     config: CONFIG = None,
@@ -82,7 +103,8 @@ def run(
     """Measure, per layer, where the label can be read from CLS and where the output depends on it."""
     if resume and overwrite:
         raise RequestError("--resume and --overwrite were both given; choose one.")
-    from clsinterp.request import Request, default_out
+    from clsinterp.request import Request, Resources, Scope, default_out
+    from clsinterp.units import Shard
 
     request = Request(
         model=model,
@@ -113,9 +135,11 @@ def run(
         out or default_out(model),
         resume=resume,
         overwrite=overwrite,
-        device=device,
-        memory_gb=memory_gb,
-        workers=workers,
+        scope=Scope(Shard.parse(shard) if shard else None, stage, wait),
+        resources=Resources(device, device_map, memory_gb, workers=workers),
+        engine=engine,
+        jobs=jobs,
+        address=address,
         quiet=quiet,
     )
 
@@ -124,11 +148,24 @@ def execute(request: Any, out: Path, quiet: bool = False, **options: Any) -> Non
     """Run with progress bars, then print the table and where the figure is."""
     quiet_libraries()
     from clsinterp.experiment import run as run_experiment
-    from clsinterp.results import read_run
 
     with progress_bars(quiet) as progress:
         folder = run_experiment(request, out, progress=progress, **options)
-    if quiet:
+    if not quiet:
+        show(folder)
+
+
+def show(folder: Path) -> None:
+    """Print a finished run's table and where its figure is, or how far an unfinished one is."""
+    from clsinterp.results import read_run
+    from clsinterp.run_folder import RunFolder
+
+    if not RunFolder(folder).is_done():
+        out_console.print(
+            f"{folder}: this part is done, others are not; the last one, or clsinterp merge {folder}, makes the tables.",
+            soft_wrap=True,
+            highlight=False,
+        )
         return
     facts, curves = read_run(folder)
     out_console.print(run_table(facts, curves))
