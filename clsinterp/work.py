@@ -102,12 +102,19 @@ class Worker:
 
     @contextmanager
     def _until_complete(self) -> Iterator[None]:
-        """Let another process complete the run, and take its parts away, at any moment."""
+        """Let another process complete the run, and take its parts away, at any moment.
+
+        Raises:
+            RunError: the folder is gone, but nobody completed the run.
+        """
         try:
             yield
-        except (FileNotFoundError, RunError):
-            if not self.folder.is_done():
+        except (FileNotFoundError, RunError) as error:
+            if self.folder.is_done():
+                return
+            if isinstance(error, RunError):
                 raise
+            raise RunError(f"{self.folder.path}, or parts of the run in it, vanished; begin again.") from error
         finally:
             self.folder.locks.close()
 
