@@ -1,5 +1,7 @@
 """Intact activations of a batch: one token group at every layer, and the read-out."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import nnsight

@@ -3,6 +3,8 @@
 What differs between families stands here and nowhere else. Paths are module paths in `transformers` 5.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -6,6 +6,8 @@ L forwards per curve. Read-outs, lenses and probes of every row are taken on the
 It is exact: each row goes through the same operations as in a forward of its own.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -139,7 +141,7 @@ class _Rows:
     donor_targets: Tensor | None
     part: slice | None
 
-    def to(self, device: torch.device) -> "_Rows":
+    def to(self, device: torch.device) -> _Rows:
         donor = None if self.donor_targets is None else self.donor_targets.to(device)
         return _Rows(self.targets.to(device), self.labels.to(device), donor, self.part)
 

@@ -1,5 +1,7 @@
 """`run_with_cache`, `run_with_hooks` and `hooks`: TransformerLens's way of working, expressed as nnsight traces."""
 
+from __future__ import annotations
+
 import difflib
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -46,17 +48,17 @@ class HookPoint:
 class Hooked:
     """The hook interface of `VisionModel`."""
 
-    def hook_names(self: "VisionModel") -> list[str]:
+    def hook_names(self: VisionModel) -> list[str]:
         """Every hook name, in forward order."""
         return hook_names(self)
 
     @property
-    def hook_dict(self: "VisionModel") -> dict[str, HookPoint]:
+    def hook_dict(self: VisionModel) -> dict[str, HookPoint]:
         """Hook name -> `HookPoint`, in forward order."""
         return {name: HookPoint(name) for name in hook_names(self)}
 
     def run_with_cache(
-        self: "VisionModel",
+        self: VisionModel,
         images: Any,
         names_filter: NamesFilter = None,
         *,
@@ -123,10 +125,10 @@ class Hooked:
 
     @contextmanager
     def hooks(
-        self: "VisionModel",
+        self: VisionModel,
         fwd_hooks: Sequence[tuple[NamesFilter, HookFn]] = (),
         bwd_hooks: Sequence[tuple[NamesFilter, HookFn]] = (),
-    ) -> Iterator["VisionModel"]:
+    ) -> Iterator[VisionModel]:
         """Inside the context every call and trace of the model runs with these hooks; afterwards it is as before.
 
         Args:
@@ -160,7 +162,7 @@ class Hooked:
             self.__dict__["_edits"] = before
 
     def run_with_hooks(
-        self: "VisionModel",
+        self: VisionModel,
         images: Any,
         fwd_hooks: Sequence[tuple[NamesFilter, HookFn]] = (),
         bwd_hooks: Sequence[tuple[NamesFilter, HookFn]] = (),
@@ -175,7 +177,7 @@ class Hooked:
             return out.logits if self.family.heads else out.last_hidden_state
 
 
-def select(model: "VisionModel", names_filter: NamesFilter) -> list[str]:
+def select(model: VisionModel, names_filter: NamesFilter) -> list[str]:
     """The names that `names_filter` stands for, in forward order.
 
     Raises:
@@ -195,7 +197,7 @@ def select(model: "VisionModel", names_filter: NamesFilter) -> list[str]:
     return [name for name in names if name in set(asked)]
 
 
-def _by_name(model: "VisionModel", hooks: Sequence[tuple[NamesFilter, HookFn]]) -> dict[str, list[HookFn]]:
+def _by_name(model: VisionModel, hooks: Sequence[tuple[NamesFilter, HookFn]]) -> dict[str, list[HookFn]]:
     found: dict[str, list[HookFn]] = {}
     for names_filter, function in hooks:
         for name in select(model, names_filter):

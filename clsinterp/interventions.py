@@ -3,6 +3,8 @@
 Index makers say which image of the batch each image's token is taken from; the others make replacement tokens.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Callable, Sequence
 

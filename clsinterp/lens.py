@@ -1,5 +1,7 @@
 """The logit lens: the classifier applied to tokens of any layer."""
 
+from __future__ import annotations
+
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -1,5 +1,7 @@
 """Ranks, and everything that follows from them: accuracy, top-k, identifiability, intervals."""
 
+from __future__ import annotations
+
 import math
 
 import torch

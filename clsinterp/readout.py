@@ -1,5 +1,7 @@
 """The classifier as linear maps on read-outs: the model's own or one fitted locally; all of it or the CLS part alone."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +29,7 @@ class Head:
     own: bool
 
     @classmethod
-    def of(cls, family: Family, heads: list[nn.Linear]) -> "Head":
+    def of(cls, family: Family, heads: list[nn.Linear]) -> Head:
         """The checkpoint's own classifier."""
         return cls(
             tuple(h.weight.detach() for h in heads), tuple(h.bias.detach() for h in heads), family.readouts, own=True
@@ -38,7 +40,7 @@ class Head:
         """Number of logits."""
         return self.weights[0].shape[0]
 
-    def to(self, device: torch.device) -> "Head":
+    def to(self, device: torch.device) -> Head:
         """The same head on `device`."""
         return Head(
             tuple(w.to(device) for w in self.weights), tuple(b.to(device) for b in self.biases), self.readouts, self.own
