@@ -25,7 +25,7 @@ def fit(study: Study, folder: RunFolder, progress: Progress) -> tuple[Readers, R
         classes = {"classes": "\n".join(study.train.class_names)}
         folder.write(saved, lambda p: save_file(tensors, p, metadata=classes))
     tensors = load_file(saved)
-    device = next(study.model._module.parameters()).device
+    device = study.model.device
     exact = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
     ridge = Ridge(*(tensors[f"probe.{name}"] for name in ("weight", "bias", "alpha", "cv_error"))).to(exact)
     if study.match.how == "fit":

@@ -104,8 +104,15 @@ class Hooked:
             kept[name] = value if value.requires_grad else value.requires_grad_()
             return value
 
-        with torch.set_grad_enabled(incl_bwd is not None or torch.is_grad_enabled()), self.trace(pixels) as tracer:
-            walk(self, names, keep, stop)
+        if self.server is not None and incl_bwd is not None:
+            raise RequestError(
+                "incl_bwd differentiates here, and the weights are on a server; load the model without remote=."
+            )
+        grad = incl_bwd is not None or (torch.is_grad_enabled() and self.server is None)
+        with torch.set_grad_enabled(grad), self.trace(pixels) as tracer:
+            with torch.set_grad_enabled(grad):  # a server runs the body alone, without the mode around it
+                walk(self, names, keep, stop)
+            nnsight.save(kept)  # filled on the server, if there is one
             if stop is not None:
                 out = nnsight.save(self.blocks[stop].input)
                 tracer.stop()
@@ -139,6 +146,10 @@ class Hooked:
         Raises:
             RequestError: an unknown name.
         """
+        if bwd_hooks and self.server is not None:
+            raise RequestError(
+                "bwd_hooks run where you call backward, and the weights are on a server; load the model without remote=."
+            )
         forward = _by_name(self, fwd_hooks)
         backward = _by_name(self, bwd_hooks)
 

@@ -72,4 +72,6 @@ class Head:
         return self.readouts.index(readout)
 
     def _map(self, i: int, x: Tensor) -> Tensor:
+        if self.weights[i].is_meta:
+            raise RequestError("the classifier's weights are on a server; apply it inside a trace.")
         return F.linear(x.to(self.weights[i]), self.weights[i], self.biases[i])

@@ -19,6 +19,7 @@ from clsinterp.loader import without_unreadable
 from clsinterp.model import VisionModel
 from clsinterp.probes import Ridge
 from clsinterp.readout import Head
+from clsinterp.remote.server import Server
 from clsinterp.request import Request
 
 logger = logging.getLogger(__name__)
@@ -48,8 +49,8 @@ class Study:
     workers: int | None
 
     @classmethod
-    def of(cls, request: Request, device: str, workers: int | None) -> "Study":
-        """Load what `request` names.
+    def of(cls, request: Request, device: str, workers: int | None, server: Server | None = None) -> "Study":
+        """Load what `request` names; with a `server`, the model stays there.
 
         Raises:
             RequestError: anything in it that cannot be done.
@@ -61,6 +62,7 @@ class Study:
             device=device,
             revision=request.revision,
             allow_pickle=request.allow_pickle,
+            remote=server or False,
         )
         _refuse_unfit(request, model)
         layers = check_layers(range(model.n_layers) if request.layers is None else request.layers, model.n_layers)
@@ -89,8 +91,9 @@ class Study:
         data = {"train": self.train.fingerprint(), "test": self.test.fingerprint()}
         return {
             **asdict(self.request),
-            "fingerprint": {**data, "weights": self.model.checkpoint.fingerprint()},
+            "fingerprint": {**data, "weights": self.model.fingerprint()},
             "clsinterp": version("clsinterp"),
+            "remote": self.model.server is not None,
         }
 
     def facts(self, head: Head) -> dict[str, Any]:
@@ -111,7 +114,6 @@ class Study:
     def manifest(self, images: pa.Table, ridge: Ridge) -> dict[str, Any]:
         """The rest of ``run.json``: where everything came from, what was counted."""
         label, donor = (torch.from_numpy(images[c].to_numpy().copy()).long() for c in ("label", "donor"))
-        parameter = next(self.model._module.parameters())
         return {
             "checkpoint": {
                 "source": self.model.checkpoint.source,
@@ -130,10 +132,19 @@ class Study:
                 "skipped": {"train": list(self.train.skipped), "test": list(self.test.skipped)},
             },
             "alpha": dict(zip(map(str, self.layers), ridge.alpha.tolist(), strict=True)),
-            "device": str(parameter.device),
-            "dtype": str(parameter.dtype).removeprefix("torch."),
+            **self._where(),
             "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
         }
+
+    def _where(self) -> dict[str, Any]:
+        """Device and dtype of the model, and the server's part if it has one."""
+        model = self.model
+        if model.server is None:
+            parameter = next(model._module.parameters())
+            return {"device": str(parameter.device), "dtype": str(parameter.dtype).removeprefix("torch.")}
+        there = model.server_facts
+        remote = {"host": model.server.url, "model_key": model.to_model_key(), "versions": there["versions"]}
+        return {"device": there["device"], "dtype": there["dtype"], "remote": remote}
 
 
 def _refuse_unfit(request: Request, model: VisionModel) -> None:

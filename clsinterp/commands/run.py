@@ -10,13 +10,17 @@ from clsinterp.console import (
     CONFIG,
     DEVICE,
     DTYPE,
+    HOST,
     MODEL,
+    PER_REQUEST,
+    REMOTE,
     command,
     err_console,
     out_console,
     parse_config,
     parse_layers,
     quiet_libraries,
+    server_of,
 )
 from clsinterp.errors import RequestError
 
@@ -83,6 +87,9 @@ def run(
     on_bad_image: Annotated[Literal["error", "skip"], typer.Option(help="What an unreadable image does.")] = "error",
     image_column: Annotated[str | None, typer.Option(help="Column of the images, where it cannot be told.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the labels, where it cannot be told.")] = None,
+    remote: REMOTE = False,
+    host: HOST = None,
+    per_request: PER_REQUEST = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars and no table.")] = False,
 ) -> None:
     """Measure, per layer, where the label can be read from CLS and where the output depends on it."""
@@ -121,6 +128,7 @@ def run(
         device=device,
         memory_gb=memory_gb,
         workers=workers,
+        server=server_of(remote, host, per_request),
         quiet=quiet,
     )
 

@@ -64,9 +64,14 @@ class Remote(Traced):
         return super().interleave(fn, *args, **kwargs)
 
     @property
-    def device(self) -> torch.device | None:
-        """Where the model's values are: for a remote model here, on the CPU, when they have come down."""
-        return torch.device("cpu") if self.server is not None else super().device
+    def device(self) -> torch.device:
+        """Where values of the model are: for a remote one the CPU here, once they have come down."""
+        return torch.device("cpu") if self.server is not None else next(self._module.parameters()).device
+
+    @property
+    def per_request(self) -> int | None:
+        """How many images may go into one request; None is any number, or that none is needed."""
+        return self.server.per_request if self.server is not None else None
 
     @cached_property
     def server_facts(self) -> dict[str, Any]:

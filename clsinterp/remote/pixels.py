@@ -36,12 +36,12 @@ class PackedPixels:
 def pack(pixels: Tensor) -> PackedPixels | Tensor:
     """`pixels` (batch, channel, height, width) packed, or as they are where a channel has more than 256 values."""
     if pixels.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        return pixels
+        return pixels.clone()  # of a slice, pickle would send the whole tensor
     channels, levels = [], []
     for channel in pixels.detach().cpu().float().transpose(0, 1).contiguous().numpy():
         found = _levels(channel)
         if found is None:
-            return pixels
+            return pixels.clone()
         channels.append(torch.from_numpy(np.searchsorted(found, channel).astype(np.uint8)))
         levels.append(torch.from_numpy(np.pad(found, (0, LEVELS - len(found)), mode="edge")))
     return PackedPixels(torch.stack(channels, dim=1), torch.stack(levels).to(pixels.dtype))

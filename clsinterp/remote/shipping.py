@@ -17,4 +17,4 @@ def _reduce_eproperty(value: eproperty) -> tuple[Any, ...]:
     return property.__new__, (eproperty,), value.__dict__
 
 
-copyreg.pickle(eproperty, _reduce_eproperty)  # type: ignore[arg-type]
+copyreg.pickle(eproperty, _reduce_eproperty)
