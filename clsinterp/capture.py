@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import nnsight
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from clsinterp.fork import EMBEDDINGS, check_layers
 from clsinterp.model import VisionModel
+
+if TYPE_CHECKING:  # annotations stay text: what travels to a server must not need the package there
+    from jaxtyping import Float
 
 
 def capture(

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed
+from typing import TYPE_CHECKING
 
 import nnsight
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from clsinterp.errors import RequestError, RunError
@@ -24,6 +24,9 @@ from clsinterp.metrics import ranks
 from clsinterp.model import VisionModel
 from clsinterp.readers import Readers, column
 from clsinterp.readout import Head
+
+if TYPE_CHECKING:  # annotations stay text: what travels to a server must not need the package there
+    from jaxtyping import Float, Int
 
 Replace = Callable[[Tensor], Tensor]
 Where = int | slice | list[int]  # selects tokens

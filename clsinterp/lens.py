@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clsinterp.families import Family
 from clsinterp.readout import Head
+
+if TYPE_CHECKING:  # annotations stay text: what travels to a server must not need the package there
+    from jaxtyping import Float
 
 
 def lens_readout(family: Family, group: str = "cls") -> str:

@@ -126,8 +126,10 @@ class VisionModel(Hooked, Remote):
         """The Hugging Face output for `images`, with the hooks of a surrounding `hooks` context, if any."""
         if self.server is None:
             return self.trace(self.pixels(images), trace=False, **kwargs)
-        with self.trace(images, **kwargs), torch.no_grad():  # gradients do not come down
-            output = nnsight.save(self.output)
+        with self.trace(images, **kwargs):
+            with torch.no_grad():  # in the body, which is all that travels; gradients do not come down
+                output = self.output
+            nnsight.save(output)
         return output
 
 

@@ -8,12 +8,15 @@ machines.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from clsinterp.errors import RequestError
+
+if TYPE_CHECKING:  # annotations stay text: what travels to a server must not need the package there
+    from jaxtyping import Float, Int
 
 ALPHAS: tuple[float, ...] = tuple(10.0**e for e in range(-4, 9))
 FOLDS = 5

@@ -7,10 +7,9 @@ here may lean on anything else: no einops, and annotations stay text.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
 from nnsight.intervention.eproperty import eproperty
 from nnsight.intervention.interleaver import Mediator
 from nnsight.modeling.transformers import TransformersModel
@@ -22,6 +21,9 @@ from clsinterp.families import Family
 from clsinterp.images import to_rgb
 from clsinterp.remote.pixels import PackedPixels
 from clsinterp.tokens import TokenLayout
+
+if TYPE_CHECKING:  # annotations stay text: what travels to a server must not need the package there
+    from jaxtyping import Float
 
 
 class Traced(TransformersModel):

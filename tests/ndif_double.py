@@ -1,8 +1,8 @@
 """A stand-in for an NDIF server on loopback, speaking the protocol of nnsight 0.8.1, with faults on demand.
 
-    python ndif_double.py ROOT KEY
+    python ndif_double.py ROOT... KEY
 
-hosts every checkpoint folder under ROOT, wants KEY as the API key (an empty one: no key), and prints its port. It executes
+hosts every checkpoint folder under the roots, wants KEY as the API key (an empty one: no key), and prints its port. It executes
 what it is sent, so it listens on 127.0.0.1 only. Run it with a Python that has no clsinterp: what a request needs of it has
 to come with the request.
 
@@ -49,8 +49,8 @@ MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 class Double:
     """State of the server: models, jobs, open sockets, results, faults, log."""
 
-    def __init__(self, root: Path, key: str) -> None:
-        self.root, self.key = root.resolve(), key
+    def __init__(self, roots: list[Path], key: str) -> None:
+        self.roots, self.key = [root.resolve() for root in roots], key
         self.models, self.sockets, self.results, self.responses = {}, {}, {}, {}
         self.jobs: queue.Queue = queue.Queue()
         self.faults: list[dict] = []
@@ -59,17 +59,17 @@ class Double:
 
     def fault(self, kind: str) -> dict | None:
         for fault in self.faults:
-            if fault["kind"] == kind and fault["times"] > 0:
+            if fault["kind"] == kind and fault.get("skip", 0) > 0:
+                fault["skip"] -= 1
+            elif fault["kind"] == kind and fault["times"] > 0:
                 fault["times"] -= 1
                 return fault
         return None
 
     def hosted(self) -> dict[str, str]:
         """repo id (a folder here) -> class named in its config."""
-        found = {}
-        for config in self.root.glob("**/config.json"):
-            found[str(config.parent)] = json.loads(config.read_text())["architectures"][0]
-        return found
+        configs = [config for root in self.roots for config in root.glob("**/config.json")]
+        return {str(config.parent): json.loads(config.read_text())["architectures"][0] for config in configs}
 
     def work(self) -> None:
         while True:
@@ -183,7 +183,9 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/ping":
             self.reply(200, "pong")
         elif path == "/env":
-            self.reply(200, get_local_env())
+            env = get_local_env()
+            env["packages"] |= (double.fault("versions") or {}).get("packages", {})
+            self.reply(200, env)
         elif path == "/status":
             entries = {
                 repo: {
@@ -191,10 +193,10 @@ class Handler(BaseHTTPRequestHandler):
                     "application_state": "RUNNING",
                     "model_key": f"nnsight.modeling.transformers.TransformersModel:{json.dumps({'repo_id': repo})}",
                     "repo_id": repo,
-                    "task": "image-classification",
+                    "task": "image-classification" if "Classification" in name else "image-feature-extraction",
                     "revision": None,
                 }
-                for repo in double.hosted()
+                for repo, name in double.hosted().items()
             }
             self.reply(200, {"deployments": entries})
         elif path == "/double/log":
@@ -218,9 +220,8 @@ class Handler(BaseHTTPRequestHandler):
             self.take(body)
 
     def take(self, body: bytes) -> None:
-        if limit := self.double.fault("too-large"):
-            if len(body) > limit["bytes"]:
-                return self.reply(413, {"detail": "Request body is too large"})
+        if (limit := self.double.fault("too-large")) and len(body) > limit["bytes"]:
+            return self.reply(413, {"detail": "Request body is too large"})
         boundary = re.search(r"boundary=\"?([^\";]+)", self.headers["Content-Type"])[1].encode()
         parts = {}
         for part in body.split(b"--" + boundary)[1:-1]:
@@ -228,6 +229,11 @@ class Handler(BaseHTTPRequestHandler):
             parts[re.search(rb'name="(\w+)"', head)[1].decode()] = content[:-2]
         request = RequestModel.model_validate_json(parts["data"])
         entry = {"model_key": request.model_key, "up": len(parts["blob"]), "headers": sorted(self.headers)}
+        plain = parts["blob"]
+        if request.compress:
+            plain = zstandard.ZstdDecompressor().decompress(plain)
+        entry["plain"] = len(plain)
+        entry["key_inside"] = bool(self.double.key) and self.double.key.encode() in plain + parts["data"]
         entry["names"] = [n for n in NOT_HERE if importlib.util.find_spec(n) or n in sys.modules]
         self.double.log.append(entry)
         base = f"http://{self.headers['Host']}"
@@ -267,7 +273,8 @@ def main() -> None:
     present = [name for name in NOT_HERE if importlib.util.find_spec(name)]
     assert not present, f"this Python has {present}: it could not show that a request brings all it needs"
     torch.set_num_threads(1)
-    Handler.double = Double(Path(sys.argv[1]), sys.argv[2])
+    *roots, key = sys.argv[1:]
+    Handler.double = Double([Path(root) for root in roots], key)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     sys.stdout.write(f"{server.server_address[1]}\n")

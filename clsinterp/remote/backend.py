@@ -64,6 +64,13 @@ class Backend(RemoteBackend):
                 return result
         raise AssertionError("the last attempt either returns or raises")
 
+    def __call__(self, tracer: Any = None) -> Any:
+        """Run `tracer`; of a job that is polled for (``blocking=False``): send it, then look whether it is done."""
+        try:
+            return super().__call__(tracer)
+        except Fault as fault:  # one of polling, which the caller repeats
+            raise fault.error from None
+
     def _serialize(self, tracer: Any) -> bytes:
         token = shipping.set(True)
         try:
@@ -91,8 +98,11 @@ class Backend(RemoteBackend):
         except (OSError, websocket.WebSocketException, ValueError, KeyError) as error:
             raise of_http(self.server, error) from error
 
-    def _send(self, request: RequestModel, blob: bytes) -> ResponseModel:
+    def _post(self, request: RequestModel, blob: bytes) -> ResponseModel:
         self.server.traffic.bytes_up += len(blob)
+        return super()._post(request, blob)
+
+    def _send(self, request: RequestModel, blob: bytes) -> ResponseModel:
         try:
             return self._post(request, blob)
         except RemoteError as error:
@@ -110,7 +120,7 @@ class Backend(RemoteBackend):
             if response.status == Status.ERROR:
                 raise failed(self.server, self.model_key, response.description)
             if response.status == Status.COMPLETED:
-                return self._result(response.data)
+                return self.download_result(response.data)
             response = self._next(connection, clock, response)
 
     def _next(self, connection: Any, clock: _Clock, last: ResponseModel) -> ResponseModel:
@@ -130,7 +140,7 @@ class Backend(RemoteBackend):
             except (ValueError, RuntimeError, EOFError) as error:
                 raise lost(self.server, "a message that cannot be read") from error
 
-    def _result(self, data: Any) -> dict[str, Any]:
+    def download_result(self, data: Any) -> dict[str, Any]:
         """The saved values: `data` is the blob itself, or the URL it waits at."""
         if not data:
             raise lost(self.server, "the job is done, but came without a result")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import httpx
@@ -138,16 +139,18 @@ def _failed(server: Server, model_key: str, text: str, last: str) -> Fault:
 def of_http(server: Server, error: Exception, sent: int = 0) -> Fault:
     """The fault behind an exception of the HTTP or WebSocket client."""
     if isinstance(error, httpx.HTTPStatusError):
-        return refused(server, error.response.status_code, _detail(error.response), sent)
+        response = error.response
+        return refused(server, response.status_code, _detail(response.text) or response.reason_phrase, sent)
     if isinstance(error, websocket.WebSocketBadStatusException):
-        body = error.resp_body or b""
-        return refused(server, error.status_code, body.decode(errors="replace") or str(error), sent)
+        body = (error.resp_body or b"").decode(errors="replace")
+        return refused(server, error.status_code, _detail(body) or "no reason given", sent)
     return unreachable(server, error)
 
 
-def _detail(response: httpx.Response) -> str:
+def _detail(body: str) -> str:
+    """What an error's body says; servers wrap it as {"detail": ...}."""
     try:
-        body = response.json()
+        found = json.loads(body)
     except ValueError:
-        return response.text or response.reason_phrase
-    return str(body.get("detail", body)) if isinstance(body, dict) else str(body)
+        return body
+    return str(found.get("detail", found)) if isinstance(found, dict) else str(found)

@@ -17,7 +17,6 @@ from torch._guards import detect_fake_mode
 
 from clsinterp.checkpoint import resolve
 from clsinterp.errors import RequestError
-from clsinterp.remote.backend import Backend
 from clsinterp.remote.pixels import pack
 from clsinterp.remote.server import Server
 from clsinterp.remote.shipping import shipping
@@ -76,8 +75,8 @@ class Remote(Traced):
     @cached_property
     def server_facts(self) -> dict[str, Any]:
         """What the server runs: class, device, dtype, versions, and a fingerprint of the weights. One small request."""
-        blank = _blank(self)
-        with self.trace(blank):
+        pixels = blank(self, 1)
+        with self.trace(pixels):
             facts = nnsight.save(describe(self))
         return facts
 
@@ -94,6 +93,8 @@ class Remote(Traced):
             return super()._remote_backend(remote, blocking, job_id, verbose)
         server = Server.of(self.server if remote is True and self.server is not None else remote)
         assert server is not None  # nnsight asks only where remote is set
+        from clsinterp.remote.backend import Backend  # brings the network clients in
+
         nnsight.register("clsinterp")  # its code goes along: a server need not have it
         return Backend(
             self.to_model_key(), server, self._remoteable_get_env(), blocking=blocking, job_id=job_id, verbose=verbose
@@ -149,10 +150,12 @@ def describe(model: Any) -> dict[str, Any]:
     }
 
 
-def _blank(model: Traced) -> Tensor:
+def blank(model: Traced, n: int) -> Tensor:
+    """`n` images of the size the checkpoint is made for, each of one grey: 0, 1, ..."""
     size = model.vision_config.image_size
     height, width = size if isinstance(size, (list, tuple)) else (size, size)
-    return torch.zeros(1, getattr(model.vision_config, "num_channels", 3), height, width)
+    grey = torch.arange(n, dtype=torch.float32).view(n, 1, 1, 1)
+    return grey.expand(n, getattr(model.vision_config, "num_channels", 3), height, width)
 
 
 def _canonical(where: str) -> str:
