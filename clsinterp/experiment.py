@@ -6,14 +6,14 @@ A run that is killed at any moment and resumed ends with the same tables, to the
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from clsinterp.figures import run_figure, to_html
 from clsinterp.fitting import fit
 from clsinterp.measuring import measure
 from clsinterp.memory import images_at_once
-from clsinterp.remote.server import Server
+from clsinterp.remote.server import Server, Traffic
 from clsinterp.remote.traffic import counted
 from clsinterp.request import Progress, Request
 from clsinterp.results import RunFolder, curves_table
@@ -58,6 +58,8 @@ def run(
         seconds[stage] = round(time.monotonic() - start, 3)
 
     request.check()
+    if server is not None:
+        server = replace(server, traffic=Traffic())  # the run's own, whatever the server was used for before
     folder = RunFolder(Path(out))
     folder.refuse_unfit(resume, overwrite)  # before anything is loaded
     with timed("load"):

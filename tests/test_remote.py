@@ -1,7 +1,9 @@
 """Remote runs against a double of an NDIF server that has no clsinterp: the same numbers, and every fault said plainly."""
 
 import logging
+import runpy
 import sys
+from pathlib import Path
 
 import nnsight.ndif
 import numpy as np
@@ -179,7 +181,7 @@ def test_a_job_can_be_polled_for(double):
     away, here = double.model("vit"), VisionModel(str(double.folder("vit")), device="cpu")
     x = tiny.pixels(2)
     with away.trace(x, blocking=False) as tracer:
-        logits = away.logits.save()
+        logits = away.logits.save()  # noqa: F841  (the name is the result's)
     done = None
     while done is None:
         done = tracer.backend()
@@ -240,6 +242,16 @@ def test_only_cls_tokens_and_readout_come_down_for_the_probes(double):
     log = double.log()
     assert len(log) == 3
     assert sum(entry["down"] for entry in log) < 1.1 * 4 * (tokens.numel() + readout.numel()) + 3 * 4000
+
+
+def test_the_script_to_copy_runs(double, folder, tmp_path, monkeypatch, capsys):
+    script = Path(__file__).parents[1] / "experiments" / "remote_note.py"
+    options = ["--data", folder, "--host", double.url, "--batch-size", 16, "--limit", 32, "--out", tmp_path / "note"]
+    monkeypatch.setattr(sys, "argv", [str(part) for part in (script, double.folder("vit"), *options)])
+    runpy.run_path(str(script), run_name="__main__")
+    said = capsys.readouterr().out
+    assert "5 requests" in said
+    assert "shuffle" in said
 
 
 # -- bytes ----------------------------------------------------------------------
