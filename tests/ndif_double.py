@@ -233,6 +233,7 @@ class Handler(BaseHTTPRequestHandler):
         if request.compress:
             plain = zstandard.ZstdDecompressor().decompress(plain)
         entry["plain"] = len(plain)
+        entry["byte_code"] = b"CodeType" in plain or b"_make_function" in plain
         entry["key_inside"] = bool(self.double.key) and self.double.key.encode() in plain + parts["data"]
         entry["names"] = [n for n in NOT_HERE if importlib.util.find_spec(n) or n in sys.modules]
         self.double.log.append(entry)

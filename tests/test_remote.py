@@ -97,7 +97,9 @@ def test_the_whole_note_is_the_same_there(double, folder, tmp_path, name):
     assert remote_facts["identity"]["fingerprint"] == facts["identity"]["fingerprint"]
     assert (remote_facts["device"], remote_facts["dtype"]) == ("cpu", "float32")
     assert all(rf.KEY.encode() not in path.read_bytes() for path in there.rglob("*") if path.is_file())
-    assert not any(entry["key_inside"] for entry in log)
+    assert not any(
+        entry["key_inside"] or entry["byte_code"] for entry in log
+    )  # byte code fits one version of Python only
 
 
 @pytest.mark.parametrize("family", [*tiny.FIVE, "beit-mean", "dinov2-registers", "siglip"])
@@ -495,7 +497,7 @@ def test_check_says_what_the_server_has(double, checkpoint):
     for claim in (
         "the server hosts",
         "are the same there",
-        "Python is the same minor",
+        "Python is known there",
         "takes the key",
         "reads and writes there",
     ):

@@ -19,7 +19,7 @@ from nnsight.schema.response import ResponseModel, Status
 
 from clsinterp.remote.faults import Fault, failed, lost, of_http, silent
 from clsinterp.remote.server import Server
-from clsinterp.remote.shipping import shipping
+from clsinterp.remote.shipping import serialize
 
 logger = logging.getLogger(__name__)
 CONNECT, READ, TICK = 10.0, 600.0, 5.0  # seconds: to connect, for one answer over HTTP, between looks at the clock
@@ -72,11 +72,7 @@ class Backend(RemoteBackend):
             raise fault.error from None
 
     def _serialize(self, tracer: Any) -> bytes:
-        token = shipping.set(True)
-        try:
-            return super()._serialize(tracer)
-        finally:
-            shipping.reset(token)
+        return serialize(tracer, self.compress)
 
     def _attempt(self, request: RequestModel, blob: bytes) -> dict[str, Any]:
         try:
