@@ -50,7 +50,7 @@ class Double:
     """State of the server: models, jobs, open sockets, results, faults, log."""
 
     def __init__(self, roots: list[Path], key: str) -> None:
-        self.roots, self.key = [root.resolve() for root in roots], key
+        self.roots, self.key = roots, key
         self.models, self.sockets, self.results, self.responses = {}, {}, {}, {}
         self.jobs: queue.Queue = queue.Queue()
         self.faults: list[dict] = []
