@@ -85,7 +85,7 @@ def test_errors_raised_by_this_package_there_are_its_own_here(double):
 
 def test_a_function_that_fails_there_names_its_place(double):
     model = double.model("vit")
-    with pytest.raises(RunError, match=r"test_remote.py line \d+: .*"), model.trace(tiny.pixels(1)):
+    with pytest.raises(RunError, match=r"test_remote_faults.py line \d+: .*"), model.trace(tiny.pixels(1)):
         model.logits = model.blocks[0].cls @ model.blocks[1].cls
 
 
