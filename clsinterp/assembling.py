@@ -86,6 +86,8 @@ def _write_results(folder: RunFolder, job: dict[str, Any]) -> None:
     sums = {name: onset.as_json() for name, onset in onsets(images, facts["n_classes"]).items()}
     manifest = {**facts, "onsets": sums, "identity": job["identity"], **job["manifest"]}
     manifest |= {**_counted(images), **records.summary(folder)}
+    if traffic := manifest.pop("traffic"):
+        manifest["remote"] |= traffic
     manifest["alpha"] = dict(zip(map(str, manifest["layers"]), alphas(folder), strict=True))
     manifest["seconds"]["tables and figure"] = round(time.monotonic() - start, 3)
     folder.write_json(folder.path / "run.json", manifest)

@@ -1,14 +1,19 @@
 """Intact activations of a batch: one token group at every layer, and the read-out."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import nnsight
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from clsinterp.fork import EMBEDDINGS, check_layers
 from clsinterp.model import VisionModel
+
+if TYPE_CHECKING:  # annotations stay text: what travels to a server must not need the package there
+    from jaxtyping import Float
 
 
 def capture(
@@ -28,9 +33,18 @@ def capture(
     def take(h: Tensor) -> Tensor:
         return h[:, where].clone() if isinstance(where, int) else h[:, where].mean(dim=1)
 
+    size = model.per_request or len(pixels)
+    parts = [_capture(model, part, layers, take) for part in pixels.split(size)]
+    return torch.cat([tokens for tokens, _ in parts], dim=1), torch.cat([readout for _, readout in parts])
+
+
+def _capture(
+    model: VisionModel, pixels: Tensor, layers: Sequence[int], take: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
     with torch.inference_mode(), model.trace(pixels):
-        tokens = [take(model.blocks[0].input if x == EMBEDDINGS else model.blocks[x].output) for x in layers]
-        readout = model.readout.clone()
+        with torch.no_grad():  # a server runs the body alone, without the mode around it
+            tokens = [take(model.blocks[0].input if x == EMBEDDINGS else model.blocks[x].output) for x in layers]
+            readout = model.readout.clone()
         nnsight.save(tokens)
         nnsight.save(readout)
     return torch.stack(tokens), readout

@@ -1,5 +1,7 @@
 """From a source (hub id, folder, ``zoo/NAME``) to a Hugging Face module whose every weight was in the checkpoint."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import logging
@@ -108,7 +110,7 @@ def load_checkpoint(
         RequestError: unknown family, missing or mismatched weights, pickled weights, unreadable files.
     """
     where = resolve(source)
-    config = _read_config(where, source, revision)
+    config = read_config(where, source, revision)
     for key, value in (config_overrides or {}).items():
         if not hasattr(config, key):
             raise RequestError(f"the config of {source} has no field {key!r} to override.")
@@ -176,7 +178,12 @@ def _from_pretrained(hf_class: Any, where: str, config: Any, **options: Any) -> 
     return whole, {**info, "missing_keys": {*info["missing_keys"], "classifier.weight"}}
 
 
-def _read_config(where: str, source: str, revision: str | None) -> Any:
+def read_config(where: str, source: str, revision: str | None) -> Any:
+    """The config at `where`, which messages call `source`.
+
+    Raises:
+        RequestError: unreadable, or of a type that transformers does not know.
+    """
     try:
         config = transformers.AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
     except Exception as error:

@@ -25,6 +25,13 @@ ALLOW_PICKLE = Annotated[
 ]
 DEVICE = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 DTYPE = Annotated[str, typer.Option(help="auto (float32), float32, float16, bfloat16.")]
+REMOTE = Annotated[bool, typer.Option("--remote", help="Run on an NDIF server; the key comes from NDIF_API_KEY.")]
+HOST = Annotated[
+    str | None, typer.Option(metavar="URL", help="The server, with --remote.", show_default="NDIF_HOST, or NDIF")
+]
+PER_REQUEST = Annotated[
+    int | None, typer.Option(help="Images per request, with --remote; changes no number.", show_default="a batch")
+]
 CONFIG = Annotated[
     list[str] | None,
     typer.Option("--config", metavar="KEY=VALUE", help="Change a config field, such as use_mean_pooling=false."),
@@ -73,6 +80,18 @@ def quiet_libraries() -> None:
     logging.getLogger("nnsight").setLevel(logging.ERROR)
     logging.getLogger("httpx").setLevel(logging.ERROR)
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+
+
+def server_of(remote: bool, host: str | None, per_request: int | None = None) -> Any:
+    """The `Server` that --remote, --host and --per-request mean; None without --remote."""
+    if not remote:
+        for name, value in (("--host", host), ("--per-request", per_request)):
+            if value is not None:
+                raise RequestError(f"{name} {value} was given without --remote.")
+        return None
+    from clsinterp.remote.server import Server
+
+    return Server(host, per_request=per_request)
 
 
 def parse_layers(text: str) -> tuple[int, ...] | None:

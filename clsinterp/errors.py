@@ -1,5 +1,7 @@
 """The ways a request can end badly, each with the exit status the command line gives it."""
 
+from __future__ import annotations
+
 
 class ClsinterpError(Exception):
     """Base of every error this package raises on purpose; its text is meant for the user."""

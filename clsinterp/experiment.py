@@ -5,9 +5,11 @@ to the bit: see `clsinterp.units`.
 """
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from clsinterp.engines import Task, engine_for
+from clsinterp.remote.server import Traffic
 from clsinterp.request import Progress, Request, Resources, Scope
 from clsinterp.run_folder import RunFolder
 from clsinterp.study import Study
@@ -48,6 +50,8 @@ def run(
     """
     scope, resources = scope or Scope(), resources or Resources()
     request.check()
+    if resources.server is not None:  # the run's own traffic, whatever the server was used for before
+        resources = replace(resources, server=replace(resources.server, traffic=Traffic()))
     folder = RunFolder(Path(out))
     joins = resume or (scope.shard is not None and not overwrite)
     folder.refuse_unfit(joins, overwrite)  # before anything is loaded

@@ -3,8 +3,10 @@
 What differs between families stands here and nowhere else. Paths are module paths in `transformers` 5.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from clsinterp.errors import RequestError
@@ -58,7 +60,7 @@ class Family:
     scale1: str | None = None
     scale2: str | None = None
     may_miss: tuple[str, ...] = ()
-    when: Mapping[str, Any] = field(default_factory=dict)
+    when: Mapping[str, Any] | None = None
     text_and_vision: bool = False
     any_size: bool = False
 
@@ -223,7 +225,7 @@ def find_family(architectures: Iterable[str] | None, config: Any) -> Family:
     names = list(architectures or ())
     for row in FAMILIES:
         if set(names) & set(row.architectures) and all(
-            getattr(config, key, None) == value for key, value in row.when.items()
+            getattr(config, key, None) == value for key, value in (row.when or {}).items()
         ):
             return row
     known = ", ".join(dict.fromkeys(a for row in FAMILIES for a in row.architectures))

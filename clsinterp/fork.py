@@ -6,13 +6,15 @@ L forwards per curve. Read-outs, lenses and probes of every row are taken on the
 It is exact: each row goes through the same operations as in a forward of its own.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as changed
+from typing import TYPE_CHECKING
 
 import nnsight
 import torch
-from einops import rearrange
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from clsinterp.errors import RequestError, RunError
@@ -20,36 +22,15 @@ from clsinterp.interventions import swap
 from clsinterp.lens import lens_logits, lens_readout
 from clsinterp.metrics import ranks
 from clsinterp.model import VisionModel
-from clsinterp.probes import Ridge
+from clsinterp.readers import Readers, column
 from clsinterp.readout import Head
+
+if TYPE_CHECKING:  # annotations stay text: what travels to a server must not need the package there
+    from jaxtyping import Float, Int
 
 Replace = Callable[[Tensor], Tensor]
 Where = int | slice | list[int]  # selects tokens
 EMBEDDINGS = -1  # the layer before block 0
-
-
-@dataclass(frozen=True)
-class Readers:
-    """What reads the rows of a fork.
-
-    Attributes:
-        head: the classifier; if it is the model's own, logits are taken from the model's output itself.
-        cls_head: a CLS-only classifier to use for the CLS-only curves instead of turning read-outs off (``refit``).
-        probes: ridge probes, one per entry of `probed`; None leaves out probe and restoration ranks.
-        probed: the layers that `probes` were fitted on; each must be among the fork's layers.
-        final_norm: whether the lens applies the final norm.
-    """
-
-    head: Head
-    cls_head: Head | None = None
-    probes: Ridge | None = None
-    probed: tuple[int, ...] = ()
-    final_norm: bool = True
-
-
-def column(curve: str, *layers: int) -> str:
-    """Name of a rank column: ``rank_shuffle_03``, ``rank_restoration_03_07``."""
-    return "_".join(["rank", curve, *(f"{layer:02d}" for layer in layers)])
 
 
 def not_finite(layer: int) -> RunError:
@@ -121,7 +102,7 @@ def fork(
         )
     n = len(pixels)
     if micro_batch is None or micro_batch >= n:
-        rows = _Rows(targets, labels, None if donors is None else targets[donors], None)
+        rows = _Rows.of(targets, labels, donors, slice(None))
         return _trace(model, pixels, layers, where, lambda layer, tokens: change(tokens), readers, rows)
     new_tokens = {
         layer: change(tokens) for layer, tokens in _intact_tokens(model, pixels, layers, where, micro_batch).items()
@@ -129,27 +110,29 @@ def fork(
     done = []
     for start in range(0, n, micro_batch):
         part = slice(start, min(start + micro_batch, n))
-        rows = _Rows(targets[part], labels[part], None if donors is None else targets[donors][part], part)
-        done.append(
-            _trace(
-                model, pixels[part], layers, where, lambda layer, _, part=part: new_tokens[layer][part], readers, rows
-            )
-        )
+        rows = _Rows.of(targets, labels, donors, part)
+        here = {layer: tokens[part].clone() for layer, tokens in new_tokens.items()}
+        done.append(_trace(model, pixels[part], layers, where, lambda layer, _, here=here: here[layer], readers, rows))
     return {name: torch.cat([d[name] for d in done]) for name in done[0]}
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """What is known of the images in a trace: classes for the classifier, for the probes, of the donors; their place."""
+    """What is known of the images in a trace: classes for the classifier, for the probes, and of the donors."""
 
     targets: Tensor
     labels: Tensor
     donor_targets: Tensor | None
-    part: slice | None
 
-    def to(self, device: torch.device) -> "_Rows":
+    @classmethod
+    def of(cls, targets: Tensor, labels: Tensor, donors: Tensor | None, part: slice) -> _Rows:
+        """Those of the images in `part`. Copies: a slice that travels to a server takes the whole tensor with it."""
+        donor = None if donors is None else targets[donors][part].clone()
+        return cls(targets[part].clone(), labels[part].clone(), donor)
+
+    def to(self, device: torch.device) -> _Rows:
         donor = None if self.donor_targets is None else self.donor_targets.to(device)
-        return _Rows(self.targets.to(device), self.labels.to(device), donor, self.part)
+        return _Rows(self.targets.to(device), self.labels.to(device), donor)
 
 
 def _intact_tokens(
@@ -159,12 +142,13 @@ def _intact_tokens(
     parts = []
     for chunk in pixels.split(size):
         with torch.inference_mode(), model.trace(chunk):
-            found = {}
-            if EMBEDDINGS in layers:
-                found[EMBEDDINGS] = model.blocks[0].input[:, where].clone()
-            for layer in layers:
-                if layer != EMBEDDINGS:
-                    found[layer] = model.blocks[layer].output[:, where].clone()
+            with torch.no_grad():  # a server runs the body alone, without the mode around it
+                found = {}
+                if EMBEDDINGS in layers:
+                    found[EMBEDDINGS] = model.blocks[0].input[:, where].clone()
+                for layer in layers:
+                    if layer != EMBEDDINGS:
+                        found[layer] = model.blocks[layer].output[:, where].clone()
             nnsight.save(found)
         parts.append(found)
     return {layer: torch.cat([p[layer] for p in parts]) for layer in parts[0]}
@@ -180,14 +164,21 @@ def _trace(
     rows: _Rows,
 ) -> dict[str, Tensor]:
     """One trace: grow the batch at each of `layers`, read everything."""
+    n = len(pixels)  # not in the body: what a body names travels with a remote trace, and the pixels do already
+    away = model.server is not None and readers.tokens_are_smaller(layers, n)
+    asked = changed(readers, probes=None) if away else readers
     with torch.inference_mode(), model.trace(pixels):
-        result, finite = _sweep(model, len(pixels), layers, where, new_tokens, readers, rows)
+        with torch.no_grad():  # a server runs the body alone, without the mode around it
+            result, finite, tokens = _sweep(model, n, layers, where, new_tokens, asked, rows)
         nnsight.save(result)
         nnsight.save(finite)
+        nnsight.save(tokens)
     bad = [layer for layer, ok in finite.items() if not bool(ok)]
     if bad:
         raise not_finite(bad[0])
-    return {name: rank.cpu() for name, rank in result.items()}
+    if away:
+        result |= readers.probe_ranks(tokens, layers, n, rows.labels)
+    return {name: rank.long().cpu() for name, rank in result.items()}
 
 
 def _sweep(
@@ -198,8 +189,13 @@ def _sweep(
     new_tokens: Callable[[int, Tensor], Tensor],
     readers: Readers,
     rows: _Rows,
-) -> tuple[dict[str, Tensor], dict[int, Tensor]]:
-    """The body of the trace: returns the rank columns and, per layer, whether the intact rows are finite."""
+) -> tuple[dict[str, Tensor], dict[int, Tensor], dict[int, Tensor]]:
+    """The body of the trace.
+
+    Returns:
+        The rank columns; per layer, whether the intact rows are finite; and, where layers are probed without probes, the
+        CLS tokens (copies * n, d_model) by layer.
+    """
     family = model.family
     prefix = [g for g in ("cls", "distill") if g in model.layout.slices]
     seen: dict[str, dict[int, Tensor]] = {g: {} for g in prefix}  # group -> layer -> tokens of all rows so far
@@ -228,13 +224,14 @@ def _sweep(
             model.blocks[layer].output = h
         see(layer, h)
     features = model.readout
-    logits = model.logits if readers.head.own else readers.head(features)
-
-    rows = rows.to(features.device)
+    rows, readers = rows.to(features.device), readers.to(features.device)
+    # The model's own head is looked up here: on a server it has weights, and where the trace was written it may have none.
+    head = Head.of(family, model.heads) if readers.head.own else readers.head
+    logits = model.logits if head.own else head(features)
     out: dict[str, Tensor] = {}
 
     def outputs(curve: str, logits: Tensor) -> None:
-        by_copy = rearrange(logits, "(copy n) c -> copy n c", n=n)
+        by_copy = logits.unflatten(0, (-1, n))  # (copy, n, class); no einops: servers may lack it
         out[f"rank_intact{curve}"] = ranks(by_copy[0], rows.targets)
         for copy, layer in enumerate(layers, start=1):
             out[column(f"shuffle{curve}", layer)] = ranks(by_copy[copy], rows.targets)
@@ -249,7 +246,7 @@ def _sweep(
                 readers.cls_head(features.chunk(len(family.readouts), dim=-1)[family.readouts.index("cls")]),
             )
         else:
-            outputs("_cls_only", readers.head.only("cls", features))
+            outputs("_cls_only", head.only("cls", features))
     norm = model.lens_norm if readers.final_norm else None
     for g in prefix:
         if g != "cls" and g not in family.readouts:
@@ -257,12 +254,9 @@ def _sweep(
         readout = lens_readout(family, g)
         for layer, tokens in seen[g].items():
             name = column("lens" if g == "cls" else f"lens_{g}", layer)
-            out[name] = ranks(lens_logits(tokens[:n], readers.head, readout, norm), rows.targets)
-    if readers.probes is not None and "cls" in seen:
-        for i, probed in enumerate(readers.probed):
-            scores = readers.probes.scores(seen["cls"][probed], i)
-            by_copy = rearrange(scores, "(copy n) c -> copy n c", n=n)
-            out[column("probe", probed)] = ranks(by_copy[0], rows.labels)
-            for copy, layer in enumerate([x for x in layers if x <= probed], start=1):
-                out[column("restoration", layer, probed)] = ranks(by_copy[copy], rows.labels)
-    return out, finite
+            out[name] = ranks(lens_logits(tokens[:n], head, readout, norm), rows.targets)
+    read = {layer: seen["cls"][layer] for layer in readers.probed} if "cls" in seen else {}
+    if readers.probes is not None:
+        out |= readers.probe_ranks(read, layers, n, rows.labels)
+        read = {}
+    return {name: rank.int() for name, rank in out.items()}, finite, read

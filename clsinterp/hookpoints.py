@@ -10,15 +10,16 @@ everything downstream is computed from it, by the same operations in the same or
   when they are edited the block's ``z`` is computed from them.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
-from clsinterp.block_maps import attn_bias, head_results, layer_scale, mlp_maps
+from clsinterp.block_maps import attn_bias, by_head, head_results, layer_scale, mlp_maps
 
 if TYPE_CHECKING:
     from clsinterp.model import VisionModel
@@ -44,7 +45,7 @@ BLOCK = (
 ON_REQUEST = ("attn.hook_result",)
 
 
-def hook_names(model: "VisionModel") -> list[str]:
+def hook_names(model: VisionModel) -> list[str]:
     """Every name of `model`, in forward order."""
     names = ["hook_embed", "hook_pos_embed", "hook_full_embed"]
     if model.family.ln_pre:
@@ -64,7 +65,7 @@ class _Stop:
     names: frozenset[str]
     visit: Visit
 
-    def under(self, prefix: str) -> "_Stop":
+    def under(self, prefix: str) -> _Stop:
         """The names that begin with `prefix`, without it."""
         inside = frozenset(name.removeprefix(prefix) for name in self.names if name.startswith(prefix))
         return _Stop(self.prefix + prefix, inside, self.visit)
@@ -107,16 +108,16 @@ def walk(model: Any, wanted: Iterable[str], visit: Visit, stop_at_layer: int | N
             model.logits = value
 
 
-def _embeddings(model: "VisionModel", here: _Stop) -> None:
+def _embeddings(model: VisionModel, here: _Stop) -> None:
     embed = model.embed
     size = embed.input.shape[-2:] if here.wants("hook_pos_embed") else None
     if here.wants("hook_embed"):
         patches = embed.get(model.family.patch_embed)
         raw = patches.output
         # CLIP, SigLIP and DINOv3 have a bare convolution there: (batch, d_model, height, width)
-        value, edited = here.at("hook_embed", rearrange(raw, "b d h w -> b (h w) d") if raw.ndim == 4 else raw)
+        value, edited = here.at("hook_embed", raw.flatten(2).mT if raw.ndim == 4 else raw)
         if edited:
-            patches.output = rearrange(value, "b (h w) d -> b d h w", h=raw.shape[2]) if raw.ndim == 4 else value
+            patches.output = value.mT.unflatten(2, raw.shape[2:]) if raw.ndim == 4 else value
     if here.wants("hook_pos_embed", "hook_full_embed"):
         full = embed.output
         positions = position_embeddings(model, size, full) if size is not None else full
@@ -133,7 +134,7 @@ def _embeddings(model: "VisionModel", here: _Stop) -> None:
             model.ln_pre.output = value
 
 
-def position_embeddings(model: "VisionModel", size: Any, like: Tensor) -> Tensor:
+def position_embeddings(model: VisionModel, size: Any, like: Tensor) -> Tensor:
     """The position embeddings as added to the tokens, shaped like `like` (batch, token, d_model); zeros where none are."""
     module: Any = model._module.get_submodule(model.family.embed)
     if hasattr(module, "position_embedding"):
@@ -166,7 +167,7 @@ def _norm(envoy: Any, norm: nn.LayerNorm, here: _Stop) -> None:
             envoy.output = value
 
 
-def _block(model: "VisionModel", i: int, here: _Stop) -> None:
+def _block(model: VisionModel, i: int, here: _Stop) -> None:
     """One block, from its input to its output."""
     block = model.blocks[i]
     module: Any = block._module
@@ -201,7 +202,7 @@ def _block(model: "VisionModel", i: int, here: _Stop) -> None:
             block.output = value
 
 
-def _attention(model: "VisionModel", i: int, here: _Stop) -> Tensor | None:
+def _attention(model: VisionModel, i: int, here: _Stop) -> Tensor | None:
     """Queries to z; returns z (batch, token, head, d_head) where the head results are wanted."""
     attn = model.blocks[i].attn
     wants_pattern = here.wants("hook_attn_scores", "hook_pattern")
@@ -211,9 +212,9 @@ def _attention(model: "VisionModel", i: int, here: _Stop) -> Tensor | None:
         if here.wants(f"hook_{x}") or wants_pattern:
             envoy = getattr(attn, f"{x}_proj")
             raw = envoy.output
-            value, edited = here.at(f"hook_{x}", rearrange(raw, "b t (h d) -> b t h d", h=model.n_heads))
+            value, edited = here.at(f"hook_{x}", by_head(raw, model.n_heads))
             if edited:
-                envoy.output = rearrange(value, "b t h d -> b t (h d)")
+                envoy.output = value.flatten(2)
             qkv[x] = value
     z: Any = None
     moved = False
@@ -222,10 +223,10 @@ def _attention(model: "VisionModel", i: int, here: _Stop) -> Tensor | None:
     out = getattr(attn, model.family.attn_out)
     if moved or here.wants("hook_z", "hook_result"):
         if not moved:
-            z = rearrange(out.input, "b t (h d) -> b t h d", h=model.n_heads)
+            z = by_head(out.input, model.n_heads)
         z, edited = here.at("hook_z", z)
         if moved or edited:
-            out.input = rearrange(z, "b t h d -> b t (h d)")
+            out.input = z.flatten(2)
     return z
 
 
@@ -238,7 +239,7 @@ def _attention_inputs(attn: Any) -> tuple[Tensor | None, Any]:
 
 def _pattern(qkv: dict[str, Tensor], bias: Tensor | None, rope: Any, here: _Stop) -> tuple[Tensor | None, bool]:
     """Scores and pattern (batch, head, query, key); if either is edited, the z that follows (batch, token, head, d_head)."""
-    q, k, v = (rearrange(qkv[x], "b t h d -> b h t d") for x in "qkv")
+    q, k, v = (qkv[x].transpose(1, 2) for x in "qkv")  # (batch, head, token, d_head)
     if rope is not None:
         from transformers.models.dinov3_vit.modeling_dinov3_vit import apply_rotary_pos_emb
 
@@ -248,10 +249,10 @@ def _pattern(qkv: dict[str, Tensor], bias: Tensor | None, rope: Any, here: _Stop
         scores = scores + bias
     scores, first = here.at("hook_attn_scores", scores)
     pattern, second = here.at("hook_pattern", scores.softmax(dim=-1))
-    return (rearrange(pattern @ v, "b h t d -> b t h d"), True) if first or second else (None, False)
+    return ((pattern @ v).transpose(1, 2), True) if first or second else (None, False)
 
 
-def _attn_out(model: "VisionModel", i: int, z: Tensor | None, here: _Stop) -> tuple[Tensor, bool]:
+def _attn_out(model: VisionModel, i: int, z: Tensor | None, here: _Stop) -> tuple[Tensor, bool]:
     """What attention adds to the stream, and whether it was edited, as a whole or by head."""
     attn_out, moved = None, False
     if here.wants("attn.hook_result"):

@@ -1,5 +1,7 @@
 """`run_with_cache`, `run_with_hooks` and `hooks`: TransformerLens's way of working, expressed as nnsight traces."""
 
+from __future__ import annotations
+
 import difflib
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -46,17 +48,17 @@ class HookPoint:
 class Hooked:
     """The hook interface of `VisionModel`."""
 
-    def hook_names(self: "VisionModel") -> list[str]:
+    def hook_names(self: VisionModel) -> list[str]:
         """Every hook name, in forward order."""
         return hook_names(self)
 
     @property
-    def hook_dict(self: "VisionModel") -> dict[str, HookPoint]:
+    def hook_dict(self: VisionModel) -> dict[str, HookPoint]:
         """Hook name -> `HookPoint`, in forward order."""
         return {name: HookPoint(name) for name in hook_names(self)}
 
     def run_with_cache(
-        self: "VisionModel",
+        self: VisionModel,
         images: Any,
         names_filter: NamesFilter = None,
         *,
@@ -102,8 +104,15 @@ class Hooked:
             kept[name] = value if value.requires_grad else value.requires_grad_()
             return value
 
-        with torch.set_grad_enabled(incl_bwd is not None or torch.is_grad_enabled()), self.trace(pixels) as tracer:
-            walk(self, names, keep, stop)
+        if self.server is not None and incl_bwd is not None:
+            raise RequestError(
+                "incl_bwd differentiates here, and the weights are on a server; load the model without remote=."
+            )
+        grad = incl_bwd is not None or (torch.is_grad_enabled() and self.server is None)
+        with torch.set_grad_enabled(grad), self.trace(pixels) as tracer:
+            with torch.set_grad_enabled(grad):  # a server runs the body alone, without the mode around it
+                walk(self, names, keep, stop)
+            nnsight.save(kept)  # filled on the server, if there is one
             if stop is not None:
                 out = nnsight.save(self.blocks[stop].input)
                 tracer.stop()
@@ -123,10 +132,10 @@ class Hooked:
 
     @contextmanager
     def hooks(
-        self: "VisionModel",
+        self: VisionModel,
         fwd_hooks: Sequence[tuple[NamesFilter, HookFn]] = (),
         bwd_hooks: Sequence[tuple[NamesFilter, HookFn]] = (),
-    ) -> Iterator["VisionModel"]:
+    ) -> Iterator[VisionModel]:
         """Inside the context every call and trace of the model runs with these hooks; afterwards it is as before.
 
         Args:
@@ -137,6 +146,10 @@ class Hooked:
         Raises:
             RequestError: an unknown name.
         """
+        if bwd_hooks and self.server is not None:
+            raise RequestError(
+                "bwd_hooks run where you call backward, and the weights are on a server; load the model without remote=."
+            )
         forward = _by_name(self, fwd_hooks)
         backward = _by_name(self, bwd_hooks)
 
@@ -160,7 +173,7 @@ class Hooked:
             self.__dict__["_edits"] = before
 
     def run_with_hooks(
-        self: "VisionModel",
+        self: VisionModel,
         images: Any,
         fwd_hooks: Sequence[tuple[NamesFilter, HookFn]] = (),
         bwd_hooks: Sequence[tuple[NamesFilter, HookFn]] = (),
@@ -175,7 +188,7 @@ class Hooked:
             return out.logits if self.family.heads else out.last_hidden_state
 
 
-def select(model: "VisionModel", names_filter: NamesFilter) -> list[str]:
+def select(model: VisionModel, names_filter: NamesFilter) -> list[str]:
     """The names that `names_filter` stands for, in forward order.
 
     Raises:
@@ -195,7 +208,7 @@ def select(model: "VisionModel", names_filter: NamesFilter) -> list[str]:
     return [name for name in names if name in set(asked)]
 
 
-def _by_name(model: "VisionModel", hooks: Sequence[tuple[NamesFilter, HookFn]]) -> dict[str, list[HookFn]]:
+def _by_name(model: VisionModel, hooks: Sequence[tuple[NamesFilter, HookFn]]) -> dict[str, list[HookFn]]:
     found: dict[str, list[HookFn]] = {}
     for names_filter, function in hooks:
         for name in select(model, names_filter):

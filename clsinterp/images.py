@@ -1,5 +1,7 @@
 """Any image file or PIL image as upright 8-bit RGB."""
 
+from __future__ import annotations
+
 import copy
 from io import BytesIO
 from typing import Any

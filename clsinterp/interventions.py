@@ -3,15 +3,20 @@
 Index makers say which image of the batch each image's token is taken from; the others make replacement tokens.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from clsinterp.errors import RequestError
 from clsinterp.request import MODES
+
+if TYPE_CHECKING:  # annotations stay text: what travels to a server must not need the package there
+    from jaxtyping import Float, Int
 
 Seed = int | Sequence[int]
 

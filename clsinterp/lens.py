@@ -1,11 +1,17 @@
 """The logit lens: the classifier applied to tokens of any layer."""
 
-from jaxtyping import Float
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clsinterp.families import Family
 from clsinterp.readout import Head
+
+if TYPE_CHECKING:  # annotations stay text: what travels to a server must not need the package there
+    from jaxtyping import Float
 
 
 def lens_readout(family: Family, group: str = "cls") -> str:

@@ -1,6 +1,7 @@
 """How many rows fit into memory."""
 
 import os
+import sys
 
 import torch
 
@@ -26,6 +27,8 @@ def images_at_once(
 ) -> int:
     """How many images, each with its swapped copies, stay within the budget (default: half of what is free).
 
+    On a server, whose memory is not known here: as many as its `Server` says, or any number.
+
     Args:
         model: the model that will run.
         height: of the pixels.
@@ -37,6 +40,10 @@ def images_at_once(
     Raises:
         RequestError: not even one image fits.
     """
+    if model.server is not None:
+        if memory_gb is not None:
+            raise RequestError("--memory-gb budgets this machine's memory; for a server, give --per-request.")
+        return model.per_request or sys.maxsize
     parameter = next(model._module.parameters())
     budget = memory_gb * 1e9 if memory_gb is not None else SHARE_OF_FREE * free_bytes(parameter.device)
     budget /= sharers

@@ -1,10 +1,15 @@
 """Ranks, and everything that follows from them: accuracy, top-k, identifiability, intervals."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
+
+if TYPE_CHECKING:  # annotations stay text: what travels to a server must not need the package there
+    from jaxtyping import Float, Int
 
 Z95 = 1.959963984540054
 

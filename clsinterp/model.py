@@ -1,27 +1,26 @@
 """VisionModel: any supported vision transformer as one object, with standard names and token views in nnsight traces."""
 
-from collections.abc import Sequence
 from typing import Any
 
+import nnsight
 import torch
-from jaxtyping import Float
-from nnsight.intervention.eproperty import eproperty
-from nnsight.intervention.interleaver import Mediator
-from nnsight.modeling.transformers import TransformersModel
-from torch import Tensor, nn
+from torch import nn
 
 from clsinterp.checkpoint import Checkpoint, load_checkpoint, load_processor
 from clsinterp.errors import RequestError
 from clsinterp.families import FAMILIES, Family, find_family
 from clsinterp.hooks import Hooked
-from clsinterp.images import at_size, to_rgb
+from clsinterp.images import at_size
 from clsinterp.module_tree import renames, verify
 from clsinterp.placement import as_dtype, pick_device
+from clsinterp.remote.model import Remote
+from clsinterp.remote.server import Server
+from clsinterp.remote.skeleton import load_skeleton
 from clsinterp.token_views import Tokens
 from clsinterp.tokens import TokenLayout
 
 
-class VisionModel(Hooked, TransformersModel):
+class VisionModel(Hooked, Remote):
     """A vision transformer whose inside is named and read the same way for every family.
 
     Inside ``with model.trace(images):`` these read, assign and edit in place:
@@ -42,6 +41,8 @@ class VisionModel(Hooked, TransformersModel):
         dtype: floating-point type; "auto" is float32, in which results are exact and repeatable.
         device: "auto" takes CUDA, then MPS, then the CPU.
         allow_pickle: accept pickled weights, which can run code when loaded.
+        remote: True, the URL of an NDIF server, or a `clsinterp.remote.server.Server`: no weights are loaded, and every
+            trace runs on the server. The API key comes from NDIF_API_KEY or nnsight's configuration.
         **kwargs: passed to ``from_pretrained`` (``attn_implementation="eager"``, ``revision=``, and ``device_map="auto"``
             for a model larger than one GPU, which needs accelerate).
 
@@ -62,10 +63,6 @@ class VisionModel(Hooked, TransformersModel):
         torch.Size([4, 10])
     """
 
-    family: Family
-    layout: TokenLayout
-    vision_config: Any
-
     def __init__(
         self,
         source: str | nn.Module,
@@ -76,9 +73,13 @@ class VisionModel(Hooked, TransformersModel):
         dtype: str | torch.dtype = "auto",
         device: str | torch.device = "auto",
         allow_pickle: bool = False,
+        remote: bool | str | Server = False,
         **kwargs: Any,
     ) -> None:
-        if isinstance(source, nn.Module):
+        self.server = Server.of(remote)
+        if self.server is not None:
+            checkpoint = _on_server(source, config=config, dtype=dtype, device=device, **kwargs)
+        elif isinstance(source, nn.Module):
             checkpoint = _adopt(source)
         else:
             checkpoint = load_checkpoint(
@@ -109,23 +110,9 @@ class VisionModel(Hooked, TransformersModel):
                 **({family.ln_pre: Tokens} if family.ln_pre else {}),
             },
         )
+        self.revision = kwargs.get("revision")  # as asked: a server knows the model by it
 
-    # -- facts ---------------------------------------------------------------
-
-    @property
-    def n_layers(self) -> int:
-        """Number of blocks."""
-        return self.vision_config.num_hidden_layers
-
-    @property
-    def d_model(self) -> int:
-        """Width of the residual stream."""
-        return self.vision_config.hidden_size
-
-    @property
-    def n_heads(self) -> int:
-        """Attention heads per block."""
-        return self.vision_config.num_attention_heads
+    # -- the classifier ------------------------------------------------------
 
     @property
     def n_classes(self) -> int | None:
@@ -140,107 +127,34 @@ class VisionModel(Hooked, TransformersModel):
         names = self._module.config.id2label
         return [names[i] for i in range(len(names))]
 
-    @property
-    def heads(self) -> list[nn.Linear]:
-        """The classifier's linear maps as torch modules: one, DeiT's two, or none."""
-        return [self._module.get_submodule(path) for path in self.family.heads]
-
-    @property
-    def lens_norm(self) -> nn.LayerNorm | None:
-        """The norm the read-out applies before the classifier, as a torch module; None where there is none (CLIP)."""
-        path = self.family.lens_norm
-        return self._module.get_submodule(path) if path else None
-
-    # -- values of a trace -----------------------------------------------------
-
-    @eproperty(key="output")
-    def logits(self, value: Any) -> Tensor:
-        """The model's output logits, (batch, n_classes)."""
-        if not self.family.heads:
-            raise RequestError(f"a {self.family.name} checkpoint has no classifier; fit a head with --head fit.")
-        return value.logits
-
-    @logits.transform
-    def logits(self, edited: Tensor, raw: Any) -> Any:  # noqa: D102
-        return raw  # a view: in-place edits are in it already
-
-    @logits.postprocess
-    def logits(self, new: Tensor) -> Any:  # noqa: D102
-        value = Mediator.value(f"{self.path}.output")
-        return type(value)(**{**value, "logits": new})
-
-    @property
-    def readout(self) -> Tensor:
-        """What enters the classifier, (batch, d_readout): the read-outs of the family's row, concatenated in order."""
-        if len(self.family.heads) == 1:
-            return self.head.input
-        tokens = self.ln_final.output
-        return torch.cat([self._pool(tokens, name) for name in self.family.readouts], dim=-1)
-
-    @readout.setter
-    def readout(self, new: Tensor) -> None:
-        if len(self.family.heads) == 1:
-            self.head.input = new
-            return
-        if not self.family.averages_heads:
-            raise RequestError(
-                f"a {self.family.name} checkpoint has no classifier, so writing its read-out changes nothing."
-            )
-        tokens = self.ln_final.output.clone()
-        for name, part in zip(self.family.readouts, new.split(self.d_model, dim=-1), strict=True):
-            tokens[:, self.layout.index(name)] = part
-        self.ln_final.output = tokens
-
-    def _pool(self, tokens: Tensor, readout: str) -> Tensor:
-        if readout == "patch_mean":
-            return tokens[:, self.layout.index("patches")].mean(dim=1)
-        return tokens[:, self.layout.index(readout)]
-
-    # -- input -----------------------------------------------------------------
-
-    def pixels(self, images: Any) -> Float[Tensor, "batch channel height width"]:
-        """Pixel values for `images`: PIL images go through the checkpoint's own processor, tensors pass.
-
-        Raises:
-            RequestError: something that is neither an image nor a pixel tensor, or no image processor.
-        """
-        if isinstance(images, Tensor):
-            if images.ndim not in (3, 4):
-                raise RequestError(
-                    f"pixels of shape {tuple(images.shape)} were given; (batch, channel, height, width) is expected."
-                )
-            pixels = images if images.ndim == 4 else images.unsqueeze(0)
-            return pixels.to(next(self._module.parameters()))
-        listed = list(images) if isinstance(images, Sequence) and not isinstance(images, str) else [images]
-        if listed and all(isinstance(one, Tensor) for one in listed):
-            return torch.cat([self.pixels(one) for one in listed])
-        if self.image_processor is None:
-            raise RequestError("this model has no image processor; pass image_processor=, or pixel tensors.")
-        rgb = [to_rgb(image) for image in listed]
-        values = self.image_processor(images=rgb, return_tensors="pt")["pixel_values"]
-        return values.to(next(self._module.parameters()))
-
-    def _batch_size(self, *inputs: Any, **kwargs: Any) -> int:
-        if not inputs:
-            return 0
-        images = inputs[0]
-        if isinstance(images, Tensor):
-            return len(images) if images.ndim == 4 else 1
-        return len(images) if isinstance(images, Sequence) else 1
-
-    def _batch(self, invokes: list[tuple], fn: Any) -> tuple:
-        if not invokes:
-            return (), {}
-        pixels = torch.cat([self.pixels(inputs[0]) for inputs, _ in invokes])
-        return (pixels,), {key: value for _, kwargs in invokes for key, value in kwargs.items()}
-
     def _wrap(self, module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
         # The pipeline would only guess an image processor (and fail without torchvision); pixels() does its work.
         return module
 
     def __call__(self, images: Any, **kwargs: Any) -> Any:
         """The Hugging Face output for `images`, with the hooks of a surrounding `hooks` context, if any."""
-        return self.trace(self.pixels(images), trace=False, **kwargs)
+        if self.server is None:
+            return self.trace(self.pixels(images), trace=False, **kwargs)
+        with self.trace(images, **kwargs):
+            with torch.no_grad():  # in the body, which is all that travels; gradients do not come down
+                output = self.output
+            nnsight.save(output)
+        return output
+
+
+def _on_server(source: Any, **options: Any) -> Checkpoint:
+    """The skeleton of a checkpoint that a server has; what only the server decides is refused."""
+    if isinstance(source, nn.Module):
+        raise RequestError(
+            f"a loaded {type(source).__name__} was given with remote=; its traces would run here. Give the hub id, or the "
+            "folder, by which the server knows the model."
+        )
+    fixed = {"config": None, "dtype": "auto", "device": "auto"}
+    if given := [name for name, usual in fixed.items() if (options.pop(name) or usual) != usual]:
+        raise RequestError(
+            f"{', '.join(given)} was given, but the server has loaded the model already, in its own way."
+        )
+    return load_skeleton(source, **options)
 
 
 def _refuse_size(family: Family, config: Any, side: int) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import nnsight
 import pyarrow as pa
 import torch
-from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -232,17 +231,19 @@ def _patched(
     index = _axis_of(what, axis)
 
     def visit(_: str, value: Tensor) -> Tensor:
-        grown = rearrange(value.clone(), "(copy n) ... -> copy n ...", copy=copies)
+        grown = value.clone().unflatten(0, (copies, -1))  # (copy, n, ...); no einops: a server may lack it
         for copy, place in enumerate(places):
             grown[copy].select(index, place).copy_(source.select(index, place))
-        return rearrange(grown, "copy n ... -> (copy n) ...")
+        return grown.flatten(0, 1)
 
     with model.trace(pixels):
-        entering = model.blocks[layer].input
-        model.blocks[layer].input = entering.repeat(copies, *(1 for _ in entering.shape[1:]))
-        walk(model, [name], visit)
-        logits = nnsight.save(model.logits)
-    return rearrange(logits, "(copy n) c -> copy n c", copy=copies)
+        with torch.no_grad():  # a server runs the body alone, without the mode around it
+            entering = model.blocks[layer].input
+            model.blocks[layer].input = entering.repeat(copies, *(1 for _ in entering.shape[1:]))
+            walk(model, [name], visit)
+            logits = model.logits
+        nnsight.save(logits)
+    return logits.unflatten(0, (copies, -1))
 
 
 def _axis_of(what: str, axis: str) -> int:

@@ -5,13 +5,18 @@ memory does not grow with the data), over folds (so exact cross-validation and e
 machines.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from clsinterp.errors import RequestError
+
+if TYPE_CHECKING:  # annotations stay text: what travels to a server must not need the package there
+    from jaxtyping import Float, Int
 
 ALPHAS: tuple[float, ...] = tuple(10.0**e for e in range(-4, 9))
 FOLDS = 5
@@ -69,7 +74,7 @@ class RidgeStats:
         for name, value in state.items():
             getattr(self, name).copy_(value)
 
-    def part(self, d: slice) -> "RidgeStats":
+    def part(self, d: slice) -> RidgeStats:
         """The statistics of a slice of the features, such as the CLS half of a read-out."""
         new = RidgeStats.__new__(RidgeStats)
         new.gram, new.class_sums, new.counts = self.gram[:, :, d, d], self.class_sums[..., d], self.counts
@@ -96,7 +101,7 @@ class Ridge:
         weight = self.weight[i]
         return x.to(weight) @ weight.mT + self.bias[i]
 
-    def to(self, device: torch.device) -> "Ridge":
+    def to(self, device: torch.device) -> Ridge:
         """The same probes on `device`."""
         return Ridge(self.weight.to(device), self.bias.to(device), self.alpha, self.cv_error)
 
@@ -112,7 +117,7 @@ class _Moments:
     n: float
 
     @classmethod
-    def of(cls, stats: RidgeStats, folds: list[int], probe: int) -> "_Moments":
+    def of(cls, stats: RidgeStats, folds: list[int], probe: int) -> _Moments:
         by_class, counts = stats.class_sums[folds, probe].sum(0), stats.counts[folds].sum(0)
         n = float(counts.sum())
         sum_x = by_class.sum(0)

@@ -1,14 +1,19 @@
 """The classifier as linear maps on read-outs: the model's own or one fitted locally; all of it or the CLS part alone."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clsinterp.errors import RequestError
 from clsinterp.families import Family
+
+if TYPE_CHECKING:  # annotations stay text: what travels to a server must not need the package there
+    from jaxtyping import Float
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Head:
     own: bool
 
     @classmethod
-    def of(cls, family: Family, heads: list[nn.Linear]) -> "Head":
+    def of(cls, family: Family, heads: list[nn.Linear]) -> Head:
         """The checkpoint's own classifier."""
         return cls(
             tuple(h.weight.detach() for h in heads), tuple(h.bias.detach() for h in heads), family.readouts, own=True
@@ -38,7 +43,7 @@ class Head:
         """Number of logits."""
         return self.weights[0].shape[0]
 
-    def to(self, device: torch.device) -> "Head":
+    def to(self, device: torch.device) -> Head:
         """The same head on `device`."""
         return Head(
             tuple(w.to(device) for w in self.weights), tuple(b.to(device) for b in self.biases), self.readouts, self.own
@@ -70,4 +75,6 @@ class Head:
         return self.readouts.index(readout)
 
     def _map(self, i: int, x: Tensor) -> Tensor:
+        if self.weights[i].is_meta:
+            raise RequestError("the classifier's weights are on a server; apply it inside a trace.")
         return F.linear(x.to(self.weights[i]), self.weights[i], self.biases[i])

@@ -8,10 +8,13 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
+from uuid import uuid4
 
 import torch
 
+from clsinterp.model import VisionModel
 from clsinterp.run_folder import RunFolder
 
 WRITE_EVERY = 5.0  # seconds
@@ -23,21 +26,26 @@ class Record:
 
     Args:
         folder: the run.
-        device: where the model is.
+        model: what runs.
     """
 
-    def __init__(self, folder: RunFolder, device: torch.device) -> None:
+    def __init__(self, folder: RunFolder, model: VisionModel) -> None:
         self.folder = folder
-        self.path = folder.work / "workers" / f"{platform.node()}-{os.getpid()}.json"
+        self.path = (
+            folder.work / "workers" / f"{platform.node()}-{os.getpid()}-{uuid4().hex[:8]}.json"
+        )  # a process may try twice
         self.path.parent.mkdir(exist_ok=True)
-        if device.type == "cuda":
+        device, self.server = model.device, model.server
+        if self.server is not None:
+            hardware = f"server {self.server.url}"
+        elif device.type == "cuda":
             hardware = torch.cuda.get_device_name(device)
         else:
             hardware = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
         self.facts: dict[str, Any] = {
             "host": platform.node(),
             "pid": os.getpid(),
-            "device": device.type,
+            "device": device.type if self.server is None else model.server_facts["device"],
             "hardware": hardware,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
@@ -52,7 +60,8 @@ class Record:
             return
         self._written = time.monotonic()
         seconds = {stage: round(value, 3) for stage, value in self.seconds.items()}
-        self.folder.write_json(self.path, {**self.facts, "seconds": seconds})
+        traffic = {} if self.server is None else {"traffic": asdict(self.server.traffic)}
+        self.folder.write_json(self.path, {**self.facts, "seconds": seconds, **traffic})
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -70,7 +79,10 @@ def read(folder: RunFolder) -> list[dict[str, Any]]:
 
 
 def summary(folder: RunFolder) -> dict[str, Any]:
-    """For ``run.json``: the device, seconds per stage summed over processes, and what kinds of process there were."""
+    """For ``run.json``: the device, seconds per stage summed over processes, and what kinds of process there were.
+
+    ``traffic`` is what all of them exchanged with a server, attempts that were broken off included.
+    """
     records = read(folder)
     seconds: dict[str, float] = defaultdict(float)
     kinds: dict[tuple, int] = defaultdict(int)
@@ -79,4 +91,13 @@ def summary(folder: RunFolder) -> dict[str, Any]:
         for stage, value in record["seconds"].items():
             seconds[stage] = round(seconds[stage] + value, 3)
     computed_on = [dict(zip(SAME, kind, strict=True)) | {"processes": n} for kind, n in sorted(kinds.items())]
-    return {"device": records[0]["device"], "computed_on": computed_on, "seconds": dict(seconds)}
+    traffic: dict[str, int] = defaultdict(int)
+    for record in records:
+        for name, value in record.get("traffic", {}).items():
+            traffic[name] += value
+    return {
+        "traffic": dict(traffic),
+        "device": records[0]["device"],
+        "computed_on": computed_on,
+        "seconds": dict(seconds),
+    }

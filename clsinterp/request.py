@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clsinterp.errors import RequestError
+from clsinterp.remote.server import Server
 from clsinterp.units import Shard
 
 MODES = ("permute", "derange", "cross_label")
@@ -97,6 +98,7 @@ class Resources:
         sharers: workers that share that memory.
         workers: processes that decode images; None is by the number of cores.
         threads: torch's threads; None leaves them as they are.
+        server: an NDIF server that has the model; batches go there, ranks come down. None is this machine.
     """
 
     device: str = "auto"
@@ -105,6 +107,7 @@ class Resources:
     sharers: int = 1
     workers: int | None = None
     threads: int | None = None
+    server: Server | None = None
 
 
 @dataclass(frozen=True)

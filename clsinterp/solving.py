@@ -67,7 +67,7 @@ def write_probes(folder: RunFolder, layout: Layout, manifest: dict[str, Any]) ->
 def readers(study: Study, folder: RunFolder) -> Readers:
     """What reads the rows of the test pass."""
     tensors = load_file(folder.path / PROBES)
-    device = next(study.model._module.parameters()).device
+    device = study.model.device
     exact = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
     ridge = Ridge(*(tensors[f"probe.{name}"] for name in ("weight", "bias", "alpha", "cv_error"))).to(exact)
     if study.match.how == "fit":

@@ -65,6 +65,7 @@ class Study:
             device=resources.device,
             revision=request.revision,
             allow_pickle=request.allow_pickle,
+            remote=resources.server or False,
             **({} if resources.device_map is None else {"device_map": resources.device_map}),
         )
         _refuse_unfit(request, model)
@@ -116,8 +117,9 @@ class Study:
         n_labels = len(self.train.class_names)
         identity = {
             **asdict(request),
-            "fingerprint": {**data, "weights": model.checkpoint.fingerprint()},
+            "fingerprint": {**data, "weights": model.fingerprint()},
             "clsinterp": version("clsinterp"),
+            "remote": model.server is not None,
         }
         facts = {
             "model": request.model,
@@ -147,10 +149,20 @@ class Study:
                 "test": len(self.test),
                 "skipped": {"train": list(self.train.skipped), "test": list(self.test.skipped)},
             },
-            "dtype": str(next(model._module.parameters()).dtype).removeprefix("torch."),
+            **self._where(),
             "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
         }
         return {"identity": identity, "facts": facts, "layout": asdict(self.unit_layout), "manifest": manifest}
+
+    def _where(self) -> dict[str, Any]:
+        """Device and dtype of the model, and the server's part if it has one."""
+        model = self.model
+        if model.server is None:
+            parameter = next(model._module.parameters())
+            return {"device": str(parameter.device), "dtype": str(parameter.dtype).removeprefix("torch.")}
+        there = model.server_facts
+        remote = {"host": model.server.url, "model_key": model.to_model_key(), "versions": there["versions"]}
+        return {"device": there["device"], "dtype": there["dtype"], "remote": remote}
 
 
 def _refuse_unfit(request: Request, model: VisionModel) -> None:

@@ -1,5 +1,7 @@
 """Token groups of a module's output as values of a trace: read, assign, edit in place."""
 
+from __future__ import annotations
+
 from nnsight.intervention.envoy import Envoy
 from nnsight.intervention.eproperty import eproperty
 from nnsight.intervention.interleaver import Mediator
@@ -11,16 +13,17 @@ from clsinterp.tokens import TokenLayout
 def _token_view(group: str, doc: str) -> eproperty:
     """A view of one token group of a module's output: read it, edit it in place, or assign to it, inside a trace."""
 
-    def view(self: "Tokens", value: Tensor) -> Tensor:
+    def view(self: Tokens, value: Tensor) -> Tensor:
         return value[:, self.layout.index(group)]
 
-    view.__name__, view.__doc__ = group, doc
+    view.__doc__ = doc
     prop = eproperty(key="output")(view)
+    prop.name = group  # not view.__name__: a function travels to a server as its source, where it is called view
 
-    def write_back(self: "Tokens", edited: Tensor, raw: Tensor) -> Tensor:
+    def write_back(self: Tokens, edited: Tensor, raw: Tensor) -> Tensor:
         return raw  # `edited` is a view of `raw`, so in-place edits are in it already
 
-    def assign(self: "Tokens", new: Tensor) -> Tensor:
+    def assign(self: Tokens, new: Tensor) -> Tensor:
         value = Mediator.value(f"{self.path}.output").clone()
         value[:, self.layout.index(group)] = new
         return value

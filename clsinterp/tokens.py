@@ -1,5 +1,7 @@
 """Which token stands where: prefix groups first, then the patches."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +26,7 @@ class TokenLayout:
     family: str
 
     @classmethod
-    def of(cls, family: Family, config: Any) -> "TokenLayout":
+    def of(cls, family: Family, config: Any) -> TokenLayout:
         """The layout of `family`, with counts such as ``num_register_tokens`` taken from `config`."""
         slices, start = {}, 0
         for group, count in family.prefix:

@@ -78,7 +78,7 @@ class Worker:
             if not folder.locks.share(IN_USE):
                 raise RequestError(f"{folder.path} is being replaced by another run; choose another --out.")
             at_once = self._agree()
-            record = Record(folder, self._device)
+            record = Record(folder, self.study.model)
             record.seconds["load"] = load_seconds
             if not (folder.path / "probes.safetensors").exists():
                 self._stage("train", self.study.train, lambda: TrainSums(self.study), record, then=add_up)
@@ -98,7 +98,7 @@ class Worker:
 
     @property
     def _device(self) -> torch.device:
-        return next(self.study.model._module.parameters()).device
+        return self.study.model.device
 
     @contextmanager
     def _until_complete(self) -> Iterator[None]:
@@ -177,9 +177,9 @@ class Worker:
             finally:
                 for unit in claimed:
                     folder.release(layout, unit)
+                record.write(now=True)
             if folder.missing(layout, units):
                 time.sleep(POLL)
-        record.write(now=True)
         self.progress(stage, n, n)
 
     def _await_train(self) -> None:

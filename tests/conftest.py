@@ -79,3 +79,29 @@ def folder(tmp_path_factory, pictures):
 @pytest.fixture(autouse=True)
 def _threads():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def _double(tmp_path_factory):
+    import remote_fixtures
+
+    found, process = remote_fixtures.start(tmp_path_factory.mktemp("double"))
+    yield found
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def double(_double, monkeypatch):
+    """A double of an NDIF server, without faults and with an empty log; its key is in the environment."""
+    import nnsight.ndif
+    import remote_fixtures
+
+    monkeypatch.setenv("NDIF_API_KEY", remote_fixtures.KEY)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    # nnsight ships what it finds on sys.path, so this package too when the tests run from its folder; a user's is installed.
+    monkeypatch.setattr(nnsight.ndif, "_PULLED_ENV", True)
+    monkeypatch.setattr("cloudpickle.cloudpickle._PICKLE_BY_VALUE_MODULES", set())
+    _double.fail()
+    _double.log()
+    return _double

@@ -5,12 +5,15 @@ from clsinterp.console import (
     CONFIG,
     DEVICE,
     DTYPE,
+    HOST,
     MODEL,
+    REMOTE,
     command,
     fail,
     out_console,
     parse_config,
     quiet_libraries,
+    server_of,
 )
 
 
@@ -21,16 +24,29 @@ def check(
     dtype: DTYPE = "auto",
     config: CONFIG = None,
     allow_pickle: ALLOW_PICKLE = False,
+    remote: REMOTE = False,
+    host: HOST = None,
 ) -> None:
-    """Check against plain torch that this package reads and writes a checkpoint where it says."""
+    """Check against plain torch that this package reads and writes a checkpoint where it says.
+
+    With --remote: whether a server hosts it, in the same versions, and runs traces written here.
+    """
     quiet_libraries()
+    server = server_of(remote, host)
     from clsinterp.check import check as check_model
     from clsinterp.model import VisionModel
+    from clsinterp.remote.check import check_remote
 
+    loaded = VisionModel(
+        model,
+        config=parse_config(config),
+        dtype=dtype,
+        device=device,
+        allow_pickle=allow_pickle,
+        remote=server or False,
+    )
     failed = 0
-    for finding in check_model(
-        VisionModel(model, config=parse_config(config), dtype=dtype, device=device, allow_pickle=allow_pickle)
-    ):
+    for finding in check_model(loaded) if server is None else check_remote(loaded):
         mark = "[green]ok  [/green]" if finding.holds else "[bold red]FAIL[/bold red]"
         detail = f" ({finding.detail})" if finding.detail else ""
         out_console.print(mark, f"{finding.what}{detail}", highlight=False, soft_wrap=True)

@@ -10,13 +10,17 @@ from clsinterp.console import (
     CONFIG,
     DEVICE,
     DTYPE,
+    HOST,
     MODEL,
+    PER_REQUEST,
+    REMOTE,
     command,
     out_console,
     parse_config,
     parse_layers,
     progress_bars,
     quiet_libraries,
+    server_of,
 )
 from clsinterp.errors import RequestError
 
@@ -98,6 +102,9 @@ def run(
     on_bad_image: Annotated[Literal["error", "skip"], typer.Option(help="What an unreadable image does.")] = "error",
     image_column: Annotated[str | None, typer.Option(help="Column of the images, where it cannot be told.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the labels, where it cannot be told.")] = None,
+    remote: REMOTE = False,
+    host: HOST = None,
+    per_request: PER_REQUEST = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars and no table.")] = False,
 ) -> None:
     """Measure, per layer, where the label can be read from CLS and where the output depends on it."""
@@ -136,7 +143,9 @@ def run(
         resume=resume,
         overwrite=overwrite,
         scope=Scope(Shard.parse(shard) if shard else None, stage, wait),
-        resources=Resources(device, device_map, memory_gb, workers=workers),
+        resources=Resources(
+            device, device_map, memory_gb, workers=workers, server=server_of(remote, host, per_request)
+        ),
         engine=engine,
         jobs=jobs,
         address=address,

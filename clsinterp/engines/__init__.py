@@ -67,6 +67,10 @@ def engine_for(name: str, resources: Resources, jobs: int | None, address: str |
     """
     if name not in ENGINES:
         raise RequestError(f"--engine {name} was given; one of {', '.join(ENGINES)} is expected.")
+    if resources.server is not None and name != "local":
+        raise RequestError(
+            f"--remote was given with --engine {name}; the server does the work, so leave the engine out."
+        )
     if jobs is not None and jobs < 1:
         raise RequestError(f"--jobs {jobs} was given; at least 1 is expected.")
     if jobs is not None and name == "local":
@@ -77,7 +81,7 @@ def engine_for(name: str, resources: Resources, jobs: int | None, address: str |
 
 
 def _local(resources: Resources, jobs: int | None, address: str | None) -> Engine:
-    if resources.device_map is not None or len(worker_devices(resources.device)) == 1:
+    if resources.server is not None or resources.device_map is not None or len(worker_devices(resources.device)) == 1:
         return Engine([resources], None)
     return _processes(resources, jobs, address)
 
