@@ -65,8 +65,10 @@ def main(setup: Setup, args) -> Findings:
             for kind, probe in (("same probe", pairs.index((INTACT, j))), ("refitted probe", p)):
                 right.setdefault((kind, copy, j), []).append(probes.scores(x[p], probe).argmax(-1) == labels)
     for (kind, copy, j), hits in right.items():
-        shuffle = {"curve": "no shuffle", "layer": None} if copy == INTACT else {"curve": kind, "layer": copy - 1}
-        rows.share(torch.cat(hits), **shuffle, probed_layer=j)
+        if copy == INTACT and kind == "same probe":
+            rows.share(torch.cat(hits), curve="no shuffle", layer=None, probed_layer=j)
+        elif copy != INTACT:
+            rows.share(torch.cat(hits), curve=kind, layer=copy - 1, probed_layer=j)
 
     sets = {"at l alone": 1, f"at the {FEW} layers up to l": FEW, "at every layer up to l": len(layers)}
     runs = [(name, last, range(max(0, last + 1 - n), last + 1)) for name, n in sets.items() for last in layers]
@@ -82,7 +84,7 @@ def main(setup: Setup, args) -> Findings:
     titles = ["probes fitted on intact tokens", "probes fitted again after the shuffle", "accuracy by blocks since then",
               "output, shuffled at several layers"]  # fmt: skip
     fig = panels(titles, columns=2, horizontal_spacing=0.1, vertical_spacing=0.15)
-    none = [r["value"] for r in pick(table, curve="no shuffle")][: len(layers)]
+    none = [r["value"] for r in pick(table, curve="no shuffle")]
     for col, kind in enumerate(("same probe", "refitted probe"), start=1):
         points = pick(table, curve=kind)
         cell = {(r["layer"], r["probed_layer"]): r["value"] for r in points}

@@ -17,7 +17,7 @@ from rich.progress import track
 from rich.table import Table
 
 from clsinterp.console import err_console, out_console, quiet_libraries
-from clsinterp.errors import ClsinterpError
+from clsinterp.errors import ClsinterpError, RequestError
 from clsinterp.figures import to_html
 from clsinterp.results import RunFolder
 from clsinterp.studies.setup import Setup
@@ -113,6 +113,8 @@ def _run(measure: Callable[..., Findings], name: str, args: argparse.Namespace, 
                 model, args.data, limit=args.limit, seed=args.seed, batch_size=args.batch_size, workers=args.workers,
                 bars=_bars, device=args.device, dtype=args.dtype,
             )  # fmt: skip
+            if setup.name in [one["model"] for one in opened]:
+                raise RequestError(f"two models are called {setup.name}; tables could not tell them apart.")
             opened.append(_described(setup))
             yield setup
 

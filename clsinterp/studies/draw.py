@@ -28,7 +28,7 @@ def panels(titles: Sequence[str], columns: int | None = None, **options: Any) ->
 
 def curve(
     fig: go.Figure, rows: Sequence[Row], name: str, style: int | str, *, x: str = "layer", dash: str = "solid",
-    band: bool = True, **where: Any,
+    band: bool = True, symbol: str | None = None, **where: Any,
 ) -> None:  # fmt: skip
     """A line through the points of `rows` with its 95% interval as a band.
 
@@ -36,7 +36,7 @@ def curve(
         fig: the figure.
         rows: of a tidy table, in order.
         name: in the legend; each name stands there once.
-        style: number of the colour and symbol, or a colour (drawn without symbols).
+        style: number of the colour and symbol, or a colour (drawn without symbols unless `symbol` names one).
         x: column of the x axis.
         dash: of the line.
         band: whether the interval is drawn.
@@ -52,7 +52,8 @@ def curve(
             x=place + place[::-1], y=edge, fill="toself", fillcolor=rgba(colour, 0.16), line_width=0, mode="lines",
             hoverinfo="skip", showlegend=False, legendgroup=name, **where,
         )  # fmt: skip
-    marks = {"symbol": SYMBOLS[style % len(SYMBOLS)], "size": 6} if isinstance(style, int) else None
+    symbol = SYMBOLS[style % len(SYMBOLS)] if isinstance(style, int) else symbol
+    marks = {"symbol": symbol, "size": 6} if symbol else None
     fig.add_scatter(
         x=place, y=[row["value"] for row in rows], name=name, legendgroup=name, marker=marks,
         mode="lines+markers" if marks else "lines", line={"color": colour, "width": 2, "dash": dash},
@@ -99,7 +100,46 @@ def share_axis(fig: go.Figure, title: str, **where: Any) -> None:
     fig.update_yaxes(title_text=title, range=[-0.02, 1.02], **where)
 
 
+def finish_panels(fig: go.Figure, title: str, rows: int, entries: int, panel: int = 330) -> go.Figure:
+    """`finish`, with a legend of its own under every panel instead of one for all.
+
+    Args:
+        fig: a grid of `rows` rows from `panels`; the vertical spacing is set here.
+        title: of the figure.
+        rows: of panels.
+        entries: most lines that a panel's legend has; room is left for them.
+        panel: height of a panel's axes, in pixels.
+    """
+    top, under = 90, 62 + 19 * entries  # pixels: above the first row; below each row, tick labels and title included
+    plot = rows * panel + (rows - 1) * (under + 40)
+    edges = sorted({round(axis.domain[1], 6) for axis in fig.select_yaxes()}, reverse=True)
+    for note in fig.layout.annotations:
+        note.y = 1 - edges.index(round(note.y, 6)) * (panel + under + 40) / plot
+    for axis in fig.select_yaxes():
+        high = 1 - edges.index(round(axis.domain[1], 6)) * (panel + under + 40) / plot
+        axis.domain = (max(0.0, high - panel / plot), high)
+    finish(fig, title, 600).update_layout(height=top + plot + under, margin={"t": top, "b": under})
+    named: set[tuple[str, str]] = set()
+    numbers = {name: n for n, name in enumerate(sorted({trace.xaxis or "x" for trace in fig.data}), start=1)}
+    for trace in fig.data:
+        if trace.type != "scatter" or not trace.name:
+            continue
+        axis = trace.xaxis or "x"
+        trace.legend = "legend" if numbers[axis] == 1 else f"legend{numbers[axis]}"
+        shown = (axis, trace.name)
+        trace.showlegend = trace.fill != "toself" and shown not in named
+        if trace.showlegend:
+            named.add(shown)
+        trace.legendgroup = f"{axis} {trace.name}"
+        x, y = fig.layout["xaxis" + axis[1:]], fig.layout["yaxis" + (trace.yaxis or "y")[1:]]
+        fig.update_layout(
+            {trace.legend: {"x": x.domain[0], "y": y.domain[0] - 52 / plot, "xanchor": "left", "yanchor": "top",
+                            "orientation": "v", "font": {"size": 12}, "tracegroupgap": 0}}
+        )  # fmt: skip
+    return fig
+
+
 __all__ = [
-    "BLUE", "COLOURS", "GREEN", "GREY", "ORANGE", "PURPLE", "RED", "curve", "finish", "heat", "layer_axes", "level",
+    "BLUE", "COLOURS", "GREEN", "GREY", "ORANGE", "PURPLE", "RED", "curve", "finish", "finish_panels", "heat", "layer_axes", "level",
     "panels", "rgba", "share_axis",
 ]  # fmt: skip

@@ -128,7 +128,7 @@ def train(
                 optimizer.zero_grad()
                 loss.sum().backward()
                 optimizer.step()
-                seen.append(float(loss.mean()))
+                seen.append(float(loss.detach().mean()))
             losses.append(sum(seen) / len(seen))
     finally:
         for p, w in zip(parameters, wanted, strict=True):

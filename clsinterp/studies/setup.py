@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ class Setup:
     """A model with the images of a study.
 
     Attributes:
-        name: what the model was called on the command line.
+        name: hub id, zoo/NAME, or the last part of a folder's path.
         model, train, test: loaded.
         match: how labels of the data became classes of the classifier.
         head: the classifier: the model's own, or one fitted by ridge on the train images' read-outs.
@@ -96,7 +97,8 @@ class Setup:
         if model.image_processor is None:
             raise RequestError(f"{name} ships no image processor (preprocessor_config.json) to prepare images with.")
         train, test = open_data(data, seed=options.get("seed", 0), limit=limit)
-        return cls.of(name, model, train, test, **options)
+        shown = Path(name).name if Path(name).is_dir() else name
+        return cls.of(shown, model, train, test, **options)
 
     @classmethod
     def of(cls, name: str, model: VisionModel, train: Split, test: Split, **options: Any) -> "Setup":
