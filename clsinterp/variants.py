@@ -19,6 +19,7 @@ from clsinterp.memory import images_at_once
 from clsinterp.model import VisionModel
 
 Change = Callable[[Float[Tensor, "batch token d_model"]], Float[Tensor, "batch token d_model"]]
+MOST = 16  # copies that ride at once: beyond, allocating the large tensors costs more than a shared start saves
 INTACT = 0  # the number of the untouched copy; edit k of the list is copy k + 1
 
 
@@ -89,7 +90,7 @@ def variants(
         check_layers(list(edit.at), model.n_layers)
     where = model.layout.index(watch) if layers else 0
     rows = images_at_once(model, pixels.shape[-2], pixels.shape[-1], 0, memory_gb)
-    at_once = max(1, rows // len(pixels) - 1)
+    at_once = max(1, min(MOST, rows // len(pixels) - 1))
     readout: dict[int, Tensor] = {}
     tokens: dict[int, dict[int, Tensor]] = {layer: {} for layer in layers}
     for start in range(0, max(1, len(edits)), at_once):

@@ -76,13 +76,11 @@ def main(setup: Setup, args) -> Findings:
         for k, average in enumerate(agreement.averages(s), start=1):
             rows.share(average.argmax(-1) == labels, curve=f"average, {kind}", layer=None, averaged=k)
     table = rows.table()
-    alike, grids = [], {}
-    for kind, s in scores.items():
-        pair = agreement.together(s.argmax(-1) == labels)
-        same, order = agreement.same_answer(s), agreement.rank_correlation(s)
-        grids[kind] = {"same answer": same, "rank correlation": order, "both right": pair.both, "both wrong": pair.neither, "one right": pair.either, "phi": pair.phi}  # fmt: skip
-        alike += [{"kind": kind, "layer": i, "other": j, **{name: float(g[i, j]) for name, g in grids[kind].items()}}
-                  for i in setup.layers for j in setup.layers if i < j]  # fmt: skip
+    grids = {kind: agreement.compare(s, s.argmax(-1) == labels) for kind, s in scores.items()}
+    alike = [
+        {"kind": kind, "layer": i, "other": j, **{name: float(g[i, j]) for name, g in grid.items()}}
+        for kind, grid in grids.items() for i in setup.layers for j in setup.layers if i < j
+    ]  # fmt: skip
 
     titles = ["one read-out, by its block", "average of the last k read-outs", "same answer (generator)",
               "right together beyond chance: phi (generator)"]  # fmt: skip

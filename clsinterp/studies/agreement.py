@@ -54,6 +54,19 @@ def together(right: Bool[Tensor, "readers n"]) -> Together:
     return Together(both, neither, 1 - both - neither, phi)
 
 
+def compare(scores: Scores, right: Bool[Tensor, "readers n"]) -> dict[str, Float[Tensor, "readers readers"]]:
+    """All of the above by name."""
+    pair = together(right)
+    return {
+        "same answer": same_answer(scores),
+        "rank correlation": rank_correlation(scores),
+        "both right": pair.both,
+        "both wrong": pair.neither,
+        "one right": pair.either,
+        "phi": pair.phi,
+    }
+
+
 def averages(scores: Scores) -> Scores:
     """Entry k: the average of the last k + 1 readers' scores, each image's scores first brought to mean 0 and norm 1.
 

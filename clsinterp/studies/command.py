@@ -13,6 +13,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 import pyarrow as pa
+from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
@@ -41,7 +42,11 @@ class Findings:
 
 
 def study(
-    *, model: str = "zoo/vit", several: bool = False, options: dict[str, dict[str, Any]] | None = None
+    *,
+    model: str = "zoo/vit",
+    several: bool = False,
+    options: dict[str, dict[str, Any]] | None = None,
+    opener: Callable[..., Setup] = Setup.open,
 ) -> Callable[[Callable[..., Findings]], Callable[..., None]]:
     """Make a script's main function of one that measures.
 
@@ -54,6 +59,7 @@ def study(
         model: used when the command line names none.
         several: MODEL may be given more than once.
         options: more options, as for ``ArgumentParser.add_argument``.
+        opener: makes the setup of a model and data.
     """
 
     def wrap(measure: Callable[..., Findings]) -> Callable[..., None]:
@@ -70,7 +76,7 @@ def study(
                 parser.add_argument(name, **settings)
             args = parser.parse_args(argv)
             try:
-                _run(measure, script.stem, args, several)
+                _run(measure, script.stem, args, several, opener)
             except ClsinterpError as error:
                 err_console.print(
                     f"{script.name}: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True
@@ -100,7 +106,9 @@ def _common(parser: argparse.ArgumentParser, model: str, several: bool, name: st
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is there")
 
 
-def _run(measure: Callable[..., Findings], name: str, args: argparse.Namespace, several: bool) -> None:
+def _run(
+    measure: Callable[..., Findings], name: str, args: argparse.Namespace, several: bool, opener: Callable[..., Setup]
+) -> None:
     quiet_libraries()
     folder = RunFolder(args.out)
     folder.refuse_unfit(resume=False, overwrite=args.overwrite)
@@ -109,7 +117,7 @@ def _run(measure: Callable[..., Findings], name: str, args: argparse.Namespace, 
 
     def setups() -> Iterator[Setup]:
         for model in args.model if several else [args.model]:
-            setup = Setup.open(
+            setup = opener(
                 model, args.data, limit=args.limit, seed=args.seed, batch_size=args.batch_size, workers=args.workers,
                 bars=_bars, device=args.device, dtype=args.dtype,
             )  # fmt: skip
@@ -166,9 +174,11 @@ def _show(name: str, findings: Findings, out: Path) -> None:
     shown = Table(*findings.summary.column_names, title=name)
     for row in findings.summary.to_pylist():
         shown.add_row(*map(_cell, row.values()))
-    out_console.print(shown)
+    # A pipe has no width: rich would cut the columns to 80 characters.
+    wide = out_console if out_console.is_terminal else Console(width=200)
+    wide.print(shown)
     for note in findings.notes:
-        out_console.print(note, highlight=False)
+        wide.print(note, highlight=False)
     out_console.print(f"figure: {out / 'figure.html'}", soft_wrap=True, highlight=False)
 
 

@@ -44,7 +44,7 @@ def gap_figure(table: pa.Table, models: Sequence[Facts]) -> go.Figure:
     rows = math.ceil(n / columns)
     fig = panels(titles, columns, horizontal_spacing=0.06, vertical_spacing=SPACE / rows if rows > 1 else 0)
     for i, facts in enumerate(models):
-        where = {"row": i // columns + 1, "col": i % columns + 1}
+        where: dict[str, Any] = {"row": i // columns + 1, "col": i % columns + 1}
         _model(fig, table, facts, where)
         share_axis(fig, "share of swapped images" if where["col"] == 1 else "", **where)
         layer_axes(fig, facts["n_layers"], "layer of the swap", **where)
@@ -65,7 +65,7 @@ def _title(facts: Facts) -> str:
     return f"<b>{facts['model']}</b><br>gap {gap.value:.2f} <span style='font-size:12px'>[{gap.low:.2f}, {gap.high:.2f}]</span>"
 
 
-def _model(fig: go.Figure, table: pa.Table, facts: Facts, where: dict[str, int]) -> None:
+def _model(fig: go.Figure, table: pa.Table, facts: Facts, where: dict[str, Any]) -> None:
     points = [r for r in pick(table, model=facts["model"]) if r.get("pairs") is None]
 
     def of(name: str, readout: str) -> list[dict[str, Any]]:
@@ -100,7 +100,7 @@ def _model(fig: go.Figure, table: pa.Table, facts: Facts, where: dict[str, int])
     _crossing(fig, facts, use, host, where)
 
 
-def _crossing(fig: go.Figure, facts: Facts, use: list, host: list, where: dict[str, int]) -> None:
+def _crossing(fig: go.Figure, facts: Facts, use: list, host: list, where: dict[str, Any]) -> None:
     """A mark where the output begins to follow the donor, with its interval."""
     cross = facts["crossing"]
     if math.isnan(cross.value) or cross.exists < 0.5:  # a crossing that most draws do not have is none
@@ -117,7 +117,7 @@ def _crossing(fig: go.Figure, facts: Facts, use: list, host: list, where: dict[s
     )  # fmt: skip
 
 
-def _ranking(fig: go.Figure, models: Sequence[Facts], where: dict[str, int]) -> None:
+def _ranking(fig: go.Figure, models: Sequence[Facts], where: dict[str, Any]) -> None:
     """Gap of every model with its interval, largest on top."""
     order = sorted(models, key=lambda m: m["gap"].value)
     gaps = [m["gap"] for m in order]
@@ -145,7 +145,7 @@ def confusability_figure(table: pa.Table, models: Sequence[Facts], kinds: Sequen
     titles = [m["model"] for m in models]
     fig = panels(titles, columns, horizontal_spacing=0.06, vertical_spacing=SPACE / rows if rows > 1 else 0)
     for i, facts in enumerate(models):
-        where = {"row": i // columns + 1, "col": i % columns + 1}
+        where: dict[str, Any] = {"row": i // columns + 1, "col": i % columns + 1}
         for k, kind in enumerate(kinds):
             for name, dash in (("use", "solid"), ("host", "dot")):
                 label = f"{'donor' if name == 'use' else 'own'} label, {kind} classes"

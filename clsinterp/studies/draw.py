@@ -62,11 +62,11 @@ def curve(
 
 
 def level(
-    fig: go.Figure, value: float, x: Sequence[float], name: str, colour: str = GREY, dash: str = "dot", **where: Any
+    fig: go.Figure, value: float, x: Sequence[Any], name: str, colour: str = GREY, dash: str = "dot", **where: Any
 ) -> None:
     """A horizontal line across the panel, in the legend once."""
     fig.add_scatter(
-        x=[min(x), max(x)], y=[value, value], name=name, legendgroup=name, mode="lines",
+        x=[x[0], x[-1]], y=[value, value], name=name, legendgroup=name, mode="lines",
         line={"color": colour, "dash": dash, "width": 1.5}, hovertemplate=f"{name}: %{{y:.3f}}<extra></extra>", **where,
     )  # fmt: skip
 
@@ -122,12 +122,12 @@ def finish_panels(fig: go.Figure, title: str, rows: int, entries: int, panel: in
     named: set[tuple[str, str]] = set()
     numbers = {name: n for n, name in enumerate(sorted({trace.xaxis or "x" for trace in fig.data}), start=1)}
     for trace in fig.data:
-        if trace.type != "scatter" or not trace.name:
+        if trace.type not in ("scatter", "bar") or not trace.name:
             continue
         axis = trace.xaxis or "x"
         trace.legend = "legend" if numbers[axis] == 1 else f"legend{numbers[axis]}"
         shown = (axis, trace.name)
-        trace.showlegend = trace.fill != "toself" and shown not in named
+        trace.showlegend = getattr(trace, "fill", None) != "toself" and shown not in named
         if trace.showlegend:
             named.add(shown)
         trace.legendgroup = f"{axis} {trace.name}"
@@ -140,6 +140,6 @@ def finish_panels(fig: go.Figure, title: str, rows: int, entries: int, panel: in
 
 
 __all__ = [
-    "BLUE", "COLOURS", "GREEN", "GREY", "ORANGE", "PURPLE", "RED", "curve", "finish", "finish_panels", "heat", "layer_axes", "level",
-    "panels", "rgba", "share_axis",
+    "BLUE", "COLOURS", "GREEN", "GREY", "ORANGE", "PURPLE", "RED", "curve", "finish", "finish_panels", "heat", "layer_axes",
+    "level", "panels", "rgba", "share_axis",
 ]  # fmt: skip

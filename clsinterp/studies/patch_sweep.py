@@ -37,12 +37,12 @@ def perturb(setup: Setup, rows: Rows, limit: int) -> dict[str, float]:
             if order == "lens" and not has_cls:
                 continue
             relevance = relevance_of(setup, batch).cpu()
-            for kept_share in SHARES:
-                n = max(1, round(kept_share * relevance.shape[1]))  # a patch mean of no patches does not exist
+            for kept in SHARES:
+                n = max(1, round(kept * relevance.shape[1]))  # a patch mean of no patches does not exist
                 for which in ("most", "least"):
                     keep = cuts.top(relevance, n, first=which == "most")
                     answer = right(cuts.with_patches(setup.model, batch.pixels, keep))
-                    found.setdefault((f"{which} relevant kept", order, kept_share), []).append(answer)
+                    found.setdefault((f"{which} relevant kept", order, kept), []).append(answer)
     value = {}
     for (curve, order, kept_share), parts in found.items():
         add = rows.mean if curve == "patches" else rows.share

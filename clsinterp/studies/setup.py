@@ -3,12 +3,11 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from clsinterp.capture import capture
 from clsinterp.data import Split, open_data
 from clsinterp.errors import RequestError
 from clsinterp.labels import LabelMatch, match_labels
@@ -16,7 +15,7 @@ from clsinterp.loader import batches
 from clsinterp.model import VisionModel
 from clsinterp.readout import Head
 from clsinterp.studies.streams import fit_head
-from clsinterp.variants import INTACT, Variants, variants
+from clsinterp.variants import INTACT, variants
 
 Bars = Callable[[Iterator[Any], int, str], Iterator[Any]]
 
@@ -77,7 +76,7 @@ class Setup:
         device: str = "auto",
         dtype: str = "auto",
         **options: Any,
-    ) -> "Setup":
+    ) -> Self:
         """Load model and images; fit a classifier where the checkpoint's own does not fit the data.
 
         Args:
@@ -101,7 +100,7 @@ class Setup:
         return cls.of(shown, model, train, test, **options)
 
     @classmethod
-    def of(cls, name: str, model: VisionModel, train: Split, test: Split, **options: Any) -> "Setup":
+    def of(cls, name: str, model: VisionModel, train: Split, test: Split, **options: Any) -> Self:
         """The same from what is loaded already."""
         match = match_labels(train.class_names, model.class_names, "auto")
         own = Head.of(model.family, model.heads) if match.how != "fit" else Head((), (), model.family.readouts, False)
@@ -131,13 +130,11 @@ class Setup:
             own = labels[b * self.batch_size : b * self.batch_size + len(pixels)]
             yield Batch(b, self.model.pixels(pixels), own, classes[own])
 
-    def fitted_head(self, change: Callable[[Batch], Variants] | None = None) -> Head:
-        """A ridge classifier on the read-outs of the train images, intact or under the one edit that `change` makes."""
+    def fitted_head(self) -> Head:
+        """A ridge classifier on the read-outs of the train images."""
 
         def features(batch: Batch) -> Tensor:
-            if change is None:
-                return capture(self.model, batch.pixels, ())[1]
-            return change(batch).readout[INTACT + 1]
+            return variants(self.model, batch.pixels, []).readout[INTACT]
 
         stream = ((features(batch), batch.labels) for batch in self.batches(self.train, "head"))
         head = fit_head(stream, self.model.family, self.n_classes)
@@ -149,7 +146,7 @@ class Setup:
         found = variants(self.model, batch.pixels, edits).readout
         return torch.stack([self.head(found[k]) for k in sorted(found)]).cpu()
 
-    def twin(self) -> "Setup":
+    def twin(self) -> Self:
         """The same with a randomly initialised model of the same configuration, its classifier made by the same rule."""
         module = self.model._module
         # The draw must not depend on what ran before, nor leave a trace in the global random state.
