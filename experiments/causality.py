@@ -105,7 +105,7 @@ def main(setup: CountingSetup, args) -> Findings:
     for col, name in enumerate(titles, start=1):
         for n, group in enumerate(groups):
             points = pick(table, curve=name, group=group, direction=None if col == 3 else "both")
-            curve(fig, points, f"{group} tokens" if group == "CLS" else group, n, row=1, col=col)
+            curve(fig, points, f"{group} token" if group == "CLS" else group, n, row=1, col=col)
         layer_axes(fig, len(setup.layers), "layer of the swap" if col < 3 else "layer", row=1, col=col)
     for col, name in ((1, "share of outputs"), (3, "accuracy of the probe")):
         share_axis(fig, name, row=1, col=col)

@@ -20,6 +20,7 @@ SIDE, CELL, OBJECT, CELLS, MOST = 56, 18, 14, 9, 6
 NAMES = [str(count) for count in range(1, MOST + 1)]  # class i is the count i + 1
 VISIBLE = 0.1  # brighter than this, of 1: object, not background
 NOISE = 0.15
+DIMMEST = 0.6  # objects are drawn at 0.6 to 1 of their brightness
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ def objects(images: list[Image.Image]) -> Float[Tensor, "n object object"]:
     return torch.from_numpy(np.stack(grey)) / 255
 
 
+def visible(garments: Float[Tensor, "n object object"]) -> Float[Tensor, "kept object object"]:
+    """The objects that can be told from the background at any brightness they may be drawn with."""
+    return garments[garments.flatten(1).amax(1) * DIMMEST > VISIBLE]
+
+
 def compose(
     garments: Float[Tensor, "n object object"], count: Int[Tensor, " batch"], random: torch.Generator
 ) -> tuple[Float[Tensor, "batch side side"], Float[Tensor, "batch cell side side"]]:
@@ -57,7 +63,7 @@ def compose(
     order = torch.rand(n, CELLS, generator=random).argsort(1)  # which cells are taken: the first `count` of a shuffle
     taken = torch.zeros(n, CELLS).scatter(1, order, (torch.arange(CELLS) < count.unsqueeze(1)).float())
     chosen = garments[torch.randint(len(garments), (n, CELLS), generator=random)]
-    bright = 0.6 + 0.4 * torch.rand(n, CELLS, 1, 1, generator=random)
+    bright = DIMMEST + (1 - DIMMEST) * torch.rand(n, CELLS, 1, 1, generator=random)
     shift = torch.randint(0, CELL - OBJECT + 1, (2, n, CELLS), generator=random)
     cells = torch.arange(CELLS)
     corner = torch.stack([cells // 3, cells % 3]).unsqueeze(1) * CELL + shift + (SIDE - 3 * CELL) // 2
@@ -74,12 +80,14 @@ def make_pairs(garments: Float[Tensor, "n object object"], n: int, seed: Seed) -
     """`n` pairs with 2 to 6 objects in the clean image, as many of each count as can be.
 
     Raises:
-        RequestError: no garments or no pairs were asked for, or an object too dark to be seen.
+        RequestError: no pairs were asked for, or every object is too dark to be seen.
     """
+    garments = visible(garments)
     if n < 1 or not len(garments):
-        raise RequestError(f"{n} pairs of {len(garments)} objects were asked for; at least 1 of each is expected.")
-    if float(garments.flatten(1).amax(1).min()) * 0.6 <= VISIBLE:
-        raise RequestError("an object is too dark to be told from the background; give other images with --data.")
+        raise RequestError(
+            f"{n} pairs of {len(garments)} objects (those bright enough to be seen) were asked for; at least 1 of each is "
+            "expected."
+        )
     random = generator(seed)
     count = torch.arange(n) % (MOST - 1) + 2
     clean, layers = compose(garments, count, random)
