@@ -8,6 +8,7 @@ A study whose run folder is there already is not run again (`--again` runs it), 
 """
 
 import argparse
+import re
 import subprocess
 import sys
 import time
@@ -60,6 +61,7 @@ def write(run: Path, name: str, out: Path) -> int:
     """Figure and table of one run; returns the size of the figure."""
     figure = pio.from_json((run / "figure.json").read_text())
     svg = figure.to_image("svg", width=WIDTH).decode()
+    svg = re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", svg)  # hundredths of a pixel are enough
     (out / "figures" / f"{name}.svg").write_text(svg)
     (out / "tables" / f"{name}.md").write_text((run / "summary.md").read_text())
     return len(svg)

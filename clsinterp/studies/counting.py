@@ -64,7 +64,7 @@ def compose(
     taken = torch.zeros(n, CELLS).scatter(1, order, (torch.arange(CELLS) < count.unsqueeze(1)).float())
     chosen = garments[torch.randint(len(garments), (n, CELLS), generator=random)]
     bright = DIMMEST + (1 - DIMMEST) * torch.rand(n, CELLS, 1, 1, generator=random)
-    shift = torch.randint(0, CELL - OBJECT + 1, (2, n, CELLS), generator=random)
+    shift = torch.randint(0, CELL - OBJECT, (2, n, CELLS), generator=random)  # so that no two objects touch
     cells = torch.arange(CELLS)
     corner = torch.stack([cells // 3, cells % 3]).unsqueeze(1) * CELL + shift + (SIDE - 3 * CELL) // 2
     layers = torch.zeros(n, CELLS, SIDE, SIDE)
