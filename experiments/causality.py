@@ -22,8 +22,8 @@ import torch
 from clsinterp.errors import RequestError
 from clsinterp.patching import logit_difference
 from clsinterp.studies.command import Findings, study
-from clsinterp.studies.counting_setup import GROUPS, CountingSetup, partner
-from clsinterp.studies.draw import curve, finish_panels, layer_axes, level, panels, share_axis
+from clsinterp.studies.counting_figure import counting_figure
+from clsinterp.studies.counting_setup import CountingSetup, partner
 from clsinterp.studies.streams import fit_ridge
 from clsinterp.studies.tidy import Rows, pick, wide
 from clsinterp.variants import INTACT, Edit
@@ -95,29 +95,11 @@ def main(setup: CountingSetup, args) -> Findings:
     kept, total = effects(setup, rows, args.all_pairs)
     decodability(setup, rows)
     table = rows.table()
-    groups = [group for group in GROUPS if pick(table, group=group)]
-    titles = {
-        "turns to the donor's count": "causal: output turns to the donor's count",
-        "logit difference": "causal: logit difference (0 host, 1 donor)",
-        "probe reads the count": "decodable: the count",
-    }
-    fig = panels(list(titles.values()), horizontal_spacing=0.07)
-    for col, name in enumerate(titles, start=1):
-        for n, group in enumerate(groups):
-            points = pick(table, curve=name, group=group, direction=None if col == 3 else "both")
-            curve(fig, points, f"{group} token" if group == "CLS" else group, n, row=1, col=col)
-        layer_axes(fig, len(setup.layers), "layer of the swap" if col < 3 else "layer", row=1, col=col)
-    for col, name in ((1, "share of outputs"), (3, "accuracy of the probe")):
-        share_axis(fig, name, row=1, col=col)
-    level(fig, 1 / 5, setup.layers, "chance", row=1, col=3)
-    figure = finish_panels(
-        fig, f"Which tokens act, and which tell: counting with {setup.name}", rows=1, entries=7, panel=380
-    )
     act = pick(table, curve="turns to the donor's count", direction="both")
     tell = [{**r, "group": f"{r['group']}: read"} for r in pick(table, curve="probe reads the count")]
     summary = wide(pa.Table.from_pylist(act + tell), "layer", "group")
     note = f"{kept} of {total} pairs used; count read by probes on clean images, chance 0.2"
-    return Findings(summary, [figure], {"causality": table}, (note,))
+    return Findings(summary, [counting_figure(table, setup, 0.2)], {"causality": table}, (note,))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,6 @@ few-shot learning here.
 FINDINGS: to be written from runs on the zoo.
 """
 
-import itertools
-
 import torch
 from torch.nn.functional import cosine_similarity
 
@@ -26,22 +24,14 @@ from clsinterp.interventions import derange, generator
 from clsinterp.studies.command import Findings, study
 from clsinterp.studies.frequency_figure import frequency_figure
 from clsinterp.studies.group_tokens import group_tokens
-from clsinterp.studies.setup import Batch, Setup
-from clsinterp.studies.spectrum import band, exchange_amplitude, shifts
+from clsinterp.studies.setup import Setup
+from clsinterp.studies.spectrum import filters, shifts
 from clsinterp.studies.streams import fit_head, fit_ridge
 from clsinterp.studies.tidy import Rows, wide
 from clsinterp.variants import Edit, on, variants
 
 CUTS = (0.125, 0.25, 0.5, 0.75)  # shares of Nyquist
 GROUPS = ("cls", "patches")
-
-
-def versions(batch: Batch, seed: int) -> dict[tuple[str, float], torch.Tensor]:
-    """(kind, cut-off) -> filtered pixels."""
-    x, donors = batch.pixels, derange(len(batch), (seed, batch.number))
-    made = {("low-pass", c): band(x, 0, c) for c in CUTS} | {("high-pass", c): band(x, c, float("inf")) for c in CUTS}
-    made |= {("band-pass", b): band(x, a, b) for a, b in itertools.pairwise(CUTS)}
-    return made | {("amplitude exchanged", c): exchange_amplitude(x, donors, c) for c in CUTS}
 
 
 def filtered(setup: Setup, rows: Rows) -> None:
@@ -65,7 +55,7 @@ def filtered(setup: Setup, rows: Rows) -> None:
     found: dict[tuple, list] = {}
     for batch in setup.batches(setup.test, "filtered"):
         intact, donors = tokens(batch.pixels), derange(len(batch), (setup.seed, batch.number))
-        for (kind, cut), pixels in {("intact", None): batch.pixels, **versions(batch, setup.seed)}.items():
+        for (kind, cut), pixels in {("intact", None): batch.pixels, **filters(batch.pixels, donors, CUTS)}.items():
             new = tokens(pixels)
             for p, (g, layer) in enumerate((g, layer) for g in GROUPS for layer in setup.layers):
                 x, y = (t[g][layer] - total[g][layer] / seen for t in (new, intact))

@@ -21,8 +21,8 @@ import torch
 from clsinterp.capture import capture
 from clsinterp.studies import agreement
 from clsinterp.studies.command import Findings, study
-from clsinterp.studies.draw import curve, finish, heat, layer_axes, level, panels, share_axis
 from clsinterp.studies.fresh import Generators, Moments, constant, gaussian, through_next_block, train
+from clsinterp.studies.readouts_figure import readouts_figure
 from clsinterp.studies.setup import Setup
 from clsinterp.studies.streams import fit_ridge
 from clsinterp.studies.tidy import Rows, joined, pick, wide
@@ -81,37 +81,12 @@ def main(setup: Setup, args) -> Findings:
         {"kind": kind, "layer": i, "other": j, **{name: float(g[i, j]) for name, g in grid.items()}}
         for kind, grid in grids.items() for i in setup.layers for j in setup.layers if i < j
     ]  # fmt: skip
-
-    titles = ["one read-out, by its block", "average of the last k read-outs", "same answer (generator)",
-              "right together beyond chance: phi (generator)"]  # fmt: skip
-    fig = panels(titles, columns=2, horizontal_spacing=0.1, vertical_spacing=0.15)
-    count = [k + 1 for k in setup.layers]
-    for n, kind in enumerate(KINDS):
-        curve(fig, pick(table, curve=kind), f"{kind} CLS token", n, row=1, col=1)
-        curve(fig, pick(table, curve=f"average, {kind}"), f"{kind} CLS token", n, x="averaged", row=1, col=2)
-    for col, x in ((1, setup.layers), (2, count)):
-        level(fig, output, x, "the model's output", dash="dash", row=1, col=col)
-        level(fig, 1 / setup.n_classes, x, "chance", row=1, col=col)
-        share_axis(fig, "accuracy" if col == 1 else "", row=1, col=col)
-        name = ("same answer", "phi")[col - 1]
-        heat(
-            fig,
-            grids["generator"][name].tolist(),
-            setup.layers,
-            setup.layers,
-            bar=1.02 if col == 2 else None,
-            row=2,
-            col=col,
-        )
-        layer_axes(fig, len(setup.layers), "block of the read-out", row=2, col=col)
-    layer_axes(fig, len(setup.layers), "block that fills the fresh CLS token", row=1, col=1)
-    layer_axes(fig, len(setup.layers), "k", row=1, col=2)
-    figure = finish(fig, f"Read-outs from every layer: {setup.name}", 1000)
     best = {k: max(r["value"] for r in pick(table, curve=f"average, {k}")) for k in KINDS}
     notes = (f"output {output:.3f}; best average of the last k read-outs: "
              + ", ".join(f"{k} {v:.3f}" for k, v in best.items()),
              f"generators' loss by epoch: {', '.join(f'{x:.2f}' for x in losses)}")  # fmt: skip
     tables = {"readouts": table, "agreement": pa.Table.from_pylist(alike)}
+    figure = readouts_figure(table, grids[KINDS[-1]], setup, KINDS)
     return Findings(wide(table, "layer", "curve", KINDS), [figure], tables, notes)
 
 

@@ -21,7 +21,7 @@ import torch
 from clsinterp.data import Split
 from clsinterp.interventions import permute
 from clsinterp.studies.command import Findings, study
-from clsinterp.studies.draw import curve, finish, heat, layer_axes, level, panels, share_axis
+from clsinterp.studies.restoration_figure import restoration_figure
 from clsinterp.studies.setup import Batch, Setup
 from clsinterp.studies.streams import fit_ridge
 from clsinterp.studies.tidy import Rows, pick, wide
@@ -80,34 +80,10 @@ def main(setup: Setup, args) -> Findings:
     for (name, last), hits in after.items():
         rows.share(torch.cat(hits), curve=name, layer=last, probed_layer=None)
     table = rows.table()
-
-    titles = ["probes fitted on intact tokens", "probes fitted again after the shuffle", "accuracy by blocks since then",
-              "output, shuffled at several layers"]  # fmt: skip
-    fig = panels(titles, columns=2, horizontal_spacing=0.1, vertical_spacing=0.15)
-    none = [r["value"] for r in pick(table, curve="no shuffle")]
-    for col, kind in enumerate(("same probe", "refitted probe"), start=1):
-        points = pick(table, curve=kind)
-        cell = {(r["layer"], r["probed_layer"]): r["value"] for r in points}
-        z = [none, *[[cell.get((i, j)) for j in layers] for i in layers]]
-        heat(fig, z, layers, ["none", *map(str, layers)], bar=1.02 if col == 2 else None, row=1, col=col)
-        fig.update_xaxes(title_text="probed layer", row=1, col=col)
-        for n, later in enumerate((0, 1, 2, 4)):
-            name = "at once" if not later else f"{later} block{'s' * (later > 1)} later"
-            line = [r for r in points if r["probed_layer"] == r["layer"] + later]
-            dash = "solid" if kind == "same probe" else "dot"
-            curve(fig, line, f"{name}, {kind}", n, band=False, dash=dash, row=2, col=1)
-    for n, name in enumerate(sets):
-        curve(fig, pick(table, curve=name), f"shuffled {name}", n + 4, row=2, col=2)
     (intact,) = [r["value"] for r in pick(table, curve="output")]
-    level(fig, intact, layers, "output, intact", dash="dash", row=2, col=2)
-    for col in (1, 2):
-        level(fig, 1 / setup.n_classes, layers, "chance", row=2, col=col)
-        layer_axes(fig, len(layers), "layer l of the shuffle", row=2, col=col)
-        share_axis(fig, "accuracy" if col == 1 else "", row=2, col=col)
-    fig.update_yaxes(title_text="layer of the shuffle", row=1, col=1)
-    figure = finish(fig, f"Is the label written into the CLS token again? {setup.name}", 1000)
-    return Findings(wide(table, "layer", "curve", list(sets)), [figure], {"restoration": table},
-                    (f"output intact {intact:.3f}, chance {1 / setup.n_classes:.3f}",))  # fmt: skip
+    note = f"output intact {intact:.3f}, chance {1 / setup.n_classes:.3f}"
+    figure = restoration_figure(table, setup, list(sets))
+    return Findings(wide(table, "layer", "curve", list(sets)), [figure], {"restoration": table}, (note,))
 
 
 if __name__ == "__main__":

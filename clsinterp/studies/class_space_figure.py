@@ -60,4 +60,4 @@ def class_space_figure(table: pa.Table, setup: Setup) -> go.Figure:
             curve(fig, points, label, n, x="share", dash=dash, band=False, row=2, col=3)
     fig.update_xaxes(title_text="share of patches kept", row=2, col=3)
     share_axis(fig, "accuracy", row=2, col=3)
-    return finish_panels(fig, f"Tokens in class embedding space: {setup.name}", rows=2, entries=7)
+    return finish_panels(fig, f"Tokens in class embedding space: {setup.name}", entries=(7, 7))

@@ -109,6 +109,8 @@ def _common(parser: argparse.ArgumentParser, model: str, several: bool, name: st
 def _run(
     measure: Callable[..., Findings], name: str, args: argparse.Namespace, several: bool, opener: Callable[..., Setup]
 ) -> None:
+    if args.limit is not None and args.limit < 1:
+        raise RequestError(f"--limit {args.limit} was given; at least 1 is expected.")
     quiet_libraries()
     folder = RunFolder(args.out)
     folder.refuse_unfit(resume=False, overwrite=args.overwrite)

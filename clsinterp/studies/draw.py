@@ -100,25 +100,29 @@ def share_axis(fig: go.Figure, title: str, **where: Any) -> None:
     fig.update_yaxes(title_text=title, range=[-0.02, 1.02], **where)
 
 
-def finish_panels(fig: go.Figure, title: str, rows: int, entries: int, panel: int = 330) -> go.Figure:
+def finish_panels(fig: go.Figure, title: str, entries: Sequence[int], panel: int = 330) -> go.Figure:
     """`finish`, with a legend of its own under every panel instead of one for all.
 
     Args:
-        fig: a grid of `rows` rows from `panels`; the vertical spacing is set here.
+        fig: a grid from `panels`; the vertical spacing is set here.
         title: of the figure.
-        rows: of panels.
-        entries: most lines that a panel's legend has; room is left for them.
+        entries: for each row of panels, how many lines of legend it needs at most; room is left for them.
         panel: height of a panel's axes, in pixels.
     """
-    top, under = 90, 62 + 19 * entries  # pixels: above the first row; below each row, tick labels and title included
-    plot = rows * panel + (rows - 1) * (under + 40)
+    top, gap = 90, 40  # pixels: above the first row; above the others, for their titles
+    under = [62 + (19 * n + 8 if n else 0) for n in entries]  # tick labels, axis title, legend
+    starts = [sum(panel + u + gap for u in under[:row]) for row in range(len(under))]
+    plot = starts[-1] + panel
     edges = sorted({round(axis.domain[1], 6) for axis in fig.select_yaxes()}, reverse=True)
     for note in fig.layout.annotations:
-        note.y = 1 - edges.index(round(note.y, 6)) * (panel + under + 40) / plot
+        note.y = 1 - starts[edges.index(round(note.y, 6))] / plot
     for axis in fig.select_yaxes():
-        high = 1 - edges.index(round(axis.domain[1], 6)) * (panel + under + 40) / plot
+        high = 1 - starts[edges.index(round(axis.domain[1], 6))] / plot
         axis.domain = (max(0.0, high - panel / plot), high)
-    finish(fig, title, 600).update_layout(height=top + plot + under, margin={"t": top, "b": under})
+    finish(fig, title, 600).update_layout(height=top + plot + under[-1], margin={"t": top, "b": under[-1]})
+    for trace in fig.select_traces({"type": "heatmap"}):
+        low, high = fig.layout["yaxis" + (trace.yaxis or "y")[1:]].domain
+        trace.colorbar.update(len=high - low, y=(low + high) / 2)
     named: set[tuple[str, str]] = set()
     numbers = {name: n for n, name in enumerate(sorted({trace.xaxis or "x" for trace in fig.data}), start=1)}
     for trace in fig.data:

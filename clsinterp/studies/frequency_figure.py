@@ -69,4 +69,4 @@ def frequency_figure(table: pa.Table, setup: Setup, cuts: Sequence[float]) -> go
     level(fig, 1 / setup.n_classes, kinds, "chance", COLOURS[-1], row=2, col=3)
     fig.update_xaxes(title_text="test images", row=2, col=3)
     share_axis(fig, "accuracy", row=2, col=3)
-    return finish_panels(fig, f"Spatial frequency and the CLS token: {setup.name}", rows=2, entries=10)
+    return finish_panels(fig, f"Spatial frequency and the CLS token: {setup.name}", entries=(9, 11))

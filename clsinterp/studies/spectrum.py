@@ -1,6 +1,8 @@
 """Images by spatial frequency: band filters, exchanged amplitudes, and simple shifts of the data."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
@@ -40,6 +42,15 @@ def exchange_amplitude(pixels: Pixels, donors: Int[Tensor, " batch"], cutoff: fl
     below = (radius(*pixels.shape[-2:]) < cutoff).to(pixels.device)
     mixed = torch.where(below, amplitude[donors.to(pixels.device)], amplitude)
     return torch.fft.irfft2(torch.polar(mixed, spectrum.angle()), s=pixels.shape[-2:])
+
+
+def filters(pixels: Pixels, donors: Int[Tensor, " batch"], cuts: Sequence[float]) -> dict[tuple[str, float], Pixels]:
+    """(kind, cut-off) -> `pixels` low-passed, high-passed, band-passed (up to that cut-off, from the one before it in
+    `cuts`) or with the amplitude below it exchanged."""
+    made = {("low-pass", c): band(pixels, 0, c) for c in cuts}
+    made |= {("high-pass", c): band(pixels, c, math.inf) for c in cuts}
+    made |= {("band-pass", high): band(pixels, low, high) for low, high in pairwise(cuts)}
+    return made | {("amplitude exchanged", c): exchange_amplitude(pixels, donors, c) for c in cuts}
 
 
 def blurred(pixels: Pixels, sigma: float) -> Pixels:

@@ -77,6 +77,7 @@ def main() -> None:
     options.add_argument("--epochs", type=int, default=30, help="of --steps canvases batches each")
     options.add_argument("--steps", type=int, default=60, help="batches per epoch")
     options.add_argument("--batch-size", type=int, default=128)
+    options.add_argument("--evaluate", type=int, default=2000, help="canvases and pairs the export is scored on")
     args = common.parse(options)
     images, _, test_images, _ = common.load(args)
     train, test = shrunk(images), shrunk(test_images)
@@ -102,7 +103,7 @@ def main() -> None:
         schedule,
         args.seed,
         args.workdir,
-        after_epoch=lambda: dict(zip(("test", "pairs"), scores(model, test, 400, 1), strict=True)),
+        after_epoch=lambda: dict(zip(("test", "pairs"), scores(model, test, min(400, args.evaluate), 1), strict=True)),
     )
     export(model, args, test, minutes)
 
@@ -116,7 +117,7 @@ def export(model: nn.Module, args, test: torch.Tensor, minutes: float) -> None:
     loaded, info = ViTForImageClassification.from_pretrained(args.out, dtype=torch.float32, output_loading_info=True)
     if any(info.values()):
         raise RuntimeError(f"{args.out} does not load cleanly: {info}")
-    accuracy, both = scores(loaded.eval(), test, 2000, 2)
+    accuracy, both = scores(loaded.eval(), test, args.evaluate, 2)
     facts = {"test_accuracy": accuracy, "pairs_right": both, "minutes": round(minutes, 1), "seed": args.seed,
              "steps": args.epochs * args.steps, "batch_size": args.batch_size}  # fmt: skip
     for folder in (args.workdir, args.out):
