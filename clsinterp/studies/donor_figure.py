@@ -57,12 +57,21 @@ def gap_figure(table: pa.Table, models: Sequence[Facts]) -> go.Figure:
         "bands and whiskers: 95%</sup>"
     )
     # The plot area stays as tall as it was, so the legend stays where `finish` put it.
-    return finish(fig, title, 240 + 350 * rows).update_layout(height=240 + 350 * rows + TALLER, margin_t=100 + TALLER)
+    height = 240 + 350 * rows
+    fig = finish(fig, title, height)
+    return fig.update_layout(height=height + TALLER, margin_t=100 + TALLER, title_y=1 - 40 / (height + TALLER))
 
 
 def _title(facts: Facts) -> str:
-    gap = facts["gap"]
-    return f"<b>{facts['model']}</b><br>gap {gap.value:.2f} <span style='font-size:12px'>[{gap.low:.2f}, {gap.high:.2f}]</span>"
+    gap, cross = facts["gap"], facts["crossing"]
+    where = f"crosses at {cross.value:.1f}" if _crosses(facts) else "does not cross"
+    small = f"<span style='font-size:12px'>[{gap.low:.2f}, {gap.high:.2f}]</span>"
+    return f"<b>{facts['model']}</b><br>gap {gap.value:.2f} {small}, {where}"
+
+
+def _crosses(facts: Facts) -> bool:
+    """Whether there is a crossing to show: one that most draws of the bootstrap do not have is none."""
+    return not math.isnan(facts["crossing"].value) and facts["crossing"].exists >= 0.5
 
 
 def _model(fig: go.Figure, table: pa.Table, facts: Facts, where: dict[str, Any]) -> None:
@@ -103,7 +112,7 @@ def _model(fig: go.Figure, table: pa.Table, facts: Facts, where: dict[str, Any])
 def _crossing(fig: go.Figure, facts: Facts, use: list, host: list, where: dict[str, Any]) -> None:
     """A mark where the output begins to follow the donor, with its interval."""
     cross = facts["crossing"]
-    if math.isnan(cross.value) or cross.exists < 0.5:  # a crossing that most draws do not have is none
+    if not _crosses(facts):
         return
     i = min(int(cross.value), len(use) - 2) if len(use) > 1 else 0
     share = cross.value - i
