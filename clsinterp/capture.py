@@ -28,7 +28,7 @@ def capture(
     def take(h: Tensor) -> Tensor:
         return h[:, where].clone() if isinstance(where, int) else h[:, where].mean(dim=1)
 
-    with torch.inference_mode(), model.trace(pixels):
+    with torch.no_grad(), model.trace(pixels):
         tokens = [take(model.blocks[0].input if x == EMBEDDINGS else model.blocks[x].output) for x in layers]
         readout = model.readout.clone()
         nnsight.save(tokens)

@@ -150,7 +150,7 @@ def _intact_tokens(
     """The tokens at `where` after each of `layers`, of the whole batch, `size` images at a time."""
     parts = []
     for chunk in pixels.split(size):
-        with torch.inference_mode(), model.trace(chunk):
+        with torch.no_grad(), model.trace(chunk):
             found = {}
             if EMBEDDINGS in layers:
                 found[EMBEDDINGS] = model.blocks[0].input[:, where].clone()
@@ -172,7 +172,8 @@ def _trace(
     rows: _Rows,
 ) -> dict[str, Tensor]:
     """One trace: grow the batch at each of `layers`, read everything."""
-    with torch.inference_mode(), model.trace(pixels):
+    # Not inference_mode: BEiT caches its index of relative positions, and an index made there breaks gradients later.
+    with torch.no_grad(), model.trace(pixels):
         result, finite = _sweep(model, len(pixels), layers, where, new_tokens, readers, rows)
         nnsight.save(result)
         nnsight.save(finite)

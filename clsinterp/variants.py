@@ -95,7 +95,7 @@ def variants(
     tokens: dict[int, dict[int, Tensor]] = {layer: {} for layer in layers}
     for start in range(0, max(1, len(edits)), at_once):
         group = {k + 1: edits[k] for k in range(start, min(start + at_once, len(edits)))}
-        with torch.inference_mode(not grad), torch.set_grad_enabled(grad), model.trace(pixels):
+        with torch.set_grad_enabled(grad), model.trace(pixels):
             found, seen = _ride(model, len(pixels), group, where, layers, grad)
             nnsight.save(found)
             nnsight.save(seen)

@@ -1,20 +1,27 @@
 """The machinery of single studies on tiny models, against plain torch."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny
 import torch
 from torch.nn import functional as F
+from transformers import BeitConfig, BeitForImageClassification
 
+from clsinterp.capture import capture
 from clsinterp.data import open_data
 from clsinterp.errors import RequestError
+from clsinterp.fork import Readers, fork
+from clsinterp.model import VisionModel
 from clsinterp.naive import plain_forward
 from clsinterp.naive_hooks import edited_forward
 from clsinterp.probes import RidgeStats, solve
+from clsinterp.readout import Head
 from clsinterp.studies import class_space, fresh, perturbation, token_probes
 from clsinterp.studies.counting_setup import CountingSetup, partner
 from clsinterp.studies.group_tokens import group_tokens
-from clsinterp.studies.setup import Setup
+from clsinterp.studies.setup import Batch, Setup
 from clsinterp.variants import INTACT, Edit, on, variants
 
 
@@ -78,8 +85,13 @@ def test_tokens_in_class_space_equal_a_naive_reading(setup, family):
 @pytest.mark.parametrize("family", tiny.FIVE)
 @torch.no_grad()
 def test_class_value_agreement_is_the_largest_cosine(setup, family):
-    s, i = setup(family), 2
-    block = s.model._module.get_submodule(s.model.family.blocks)[i]
+    i, module = 2, tiny.build(family)
+    for name, p in module.named_parameters():
+        if "lambda" in name:
+            p.uniform_(0.1, 2)  # LayerScale starts the same for every dimension, which a cosine cannot see
+    s = replace(setup(family), model=VisionModel(module, image_processor=tiny.processor()))
+    s = replace(s, head=Head.of(s.model.family, s.model.heads))
+    block = module.get_submodule(s.model.family.blocks)[i]
     weights = {"vit": ("attention.o_proj", "mlp.fc2"), "clip": ("self_attn.out_proj", "mlp.fc2")}
     for path, name in zip(weights.get(family, weights["vit"]), ("attn", "mlp"), strict=True):
         values = block.get_submodule(path).weight.double().numpy()
@@ -87,7 +99,7 @@ def test_class_value_agreement_is_the_largest_cosine(setup, family):
                  "dinov2": {"attn": "layer_scale1.lambda1", "mlp": "layer_scale2.lambda1"}}.get(family)  # fmt: skip
         if scale:
             values = values * block.get_parameter(scale[name]).double().numpy()[:, None]
-        classes = s.model.heads[0].weight.double().numpy()[:, : tiny.WIDTH]
+        classes = module.get_submodule(s.model.family.heads[0]).weight.double().numpy()[:, : tiny.WIDTH]
         expected = [max(c @ v / np.linalg.norm(c) / np.linalg.norm(v) for v in values.T) for c in classes]
         found = class_space.class_value_agreement(s, i, name)
         np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
@@ -290,6 +302,29 @@ def test_generators_learn_through_frozen_blocks(setup, family):
     for layer in entering:
         states = plain_forward(s.model, batch.pixels, layer, 0, lambda old, t=made[layer]: t)[0]
         torch.testing.assert_close(found[layer], states[layer + 1][:, 0], rtol=1e-4, atol=1e-5)
+
+
+WAYS = {
+    "capture": lambda m, x, y: capture(m, x, (0,)),
+    "variants": lambda m, x, y: variants(m, x, []),
+    "group tokens": lambda m, x, y: group_tokens(m, x, (0,)),
+    "fork": lambda m, x, y: fork(m, x, y, y * 0, Readers(Head.of(m.family, m.heads)), layers=(0,)),
+}
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+def test_gradients_work_after_anything_else_in_beit(setup, way):
+    """BEiT caches an index for each image size; one made in inference mode would break every later gradient."""
+    side = tiny.PATCH * (11 + list(WAYS).index(way))  # a size that nothing has cached yet
+    config = {**tiny.BASE, "image_size": side}
+    module = BeitForImageClassification(
+        BeitConfig(**config, **tiny.LABELS, use_relative_position_bias=True, use_mean_pooling=False)
+    )
+    m = VisionModel(module.eval(), image_processor=tiny.processor())
+    x, y = torch.randn(2, 3, side, side), torch.tensor([0, 1])
+    WAYS[way](m, x, y)
+    s = replace(setup("beit"), model=m, head=Head.of(m.family, m.heads))
+    assert perturbation.input_gradient(s, Batch(0, x, y, y)).isfinite().all()
 
 
 def test_counting_pairs_stand_side_by_side_for_every_model(checkpoint, folder):

@@ -230,6 +230,12 @@ def test_class_space_without_a_cls_token_reads_the_patches(done):
     assert {r["order"] for r in table if r["share"] is not None} == {"gradient", "chance"}
 
 
+def test_class_space_reads_a_checkpoint_without_a_classifier_through_a_fitted_one(done):
+    out = done("class_space", "dinov3", words=("--tokens", "2", "--perturbed", "8"))
+    assert json.loads((out / "run.json").read_text())["models"][0]["head"] == "fit"
+    assert all(r["value"] == r["value"] for r in rows(out, "class_space"))
+
+
 def test_frequency_of_everything_is_the_intact_image(done):
     table = rows(done("frequency", "deit", words=("--draws", "1")), "frequency")
     probes = {r["layer"]: r["value"] for r in rows(done("note", "deit"), "curves")

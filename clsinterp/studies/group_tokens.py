@@ -22,7 +22,7 @@ def group_tokens(
     """
     layers = check_layers(layers, model.n_layers)
     where = {group: model.layout.index(group) for group in groups}
-    with torch.inference_mode(), model.trace(pixels):
+    with torch.no_grad(), model.trace(pixels):
         found: dict[str, list[Tensor]] = {group: [] for group in groups}
         for layer in layers:
             h = model.blocks[0].input if layer == EMBEDDINGS else model.blocks[layer].output

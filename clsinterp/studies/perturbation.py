@@ -131,9 +131,10 @@ def input_gradient(setup: Setup, batch: Batch) -> Float[Tensor, "batch patch"]:
     targets = batch.targets.to(batch.pixels.device)
     found: dict[str, Tensor] = {}
 
-    def watch(value: Tensor, hook: HookPoint) -> Tensor:
+    def watch(value: Tensor, hook: HookPoint) -> Tensor | None:
         found[hook.name] = value.detach().requires_grad_() if hook.name == "hook_embed" else value
-        return found[hook.name]
+        # The read-out is only looked at: a checkpoint without a classifier refuses to have it written.
+        return found[hook.name] if hook.name == "hook_embed" else None
 
     with torch.enable_grad(), model.hooks([("hook_embed", watch), ("hook_readout", watch)]):
         model(batch.pixels)
