@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint gallery bench clean
 setup: $(READY)
 
 $(READY): pyproject.toml .ci/constraints.txt
@@ -24,6 +24,10 @@ lint: $(READY)
 # One thread per test process: the models are tiny, and threads that wait for each other only cost.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+
+# Every study on the zoo, then the figures and tables of experiments/README.md.
+gallery: $(READY)
+	$(BIN)/python experiments/gallery.py
 
 bench: $(READY)
 	$(BIN)/python experiments/bench.py

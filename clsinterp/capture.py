@@ -41,7 +41,7 @@ def capture(
 def _capture(
     model: VisionModel, pixels: Tensor, layers: Sequence[int], take: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    with torch.inference_mode(), model.trace(pixels):
+    with torch.no_grad(), model.trace(pixels):
         with torch.no_grad():  # a server runs the body alone, without the mode around it
             tokens = [take(model.blocks[0].input if x == EMBEDDINGS else model.blocks[x].output) for x in layers]
             readout = model.readout.clone()

@@ -141,7 +141,7 @@ def _intact_tokens(
     """The tokens at `where` after each of `layers`, of the whole batch, `size` images at a time."""
     parts = []
     for chunk in pixels.split(size):
-        with torch.inference_mode(), model.trace(chunk):
+        with torch.no_grad(), model.trace(chunk):
             with torch.no_grad():  # a server runs the body alone, without the mode around it
                 found = {}
                 if EMBEDDINGS in layers:
@@ -167,7 +167,8 @@ def _trace(
     n = len(pixels)  # not in the body: what a body names travels with a remote trace, and the pixels do already
     away = model.server is not None and readers.tokens_are_smaller(layers, n)
     asked = changed(readers, probes=None) if away else readers
-    with torch.inference_mode(), model.trace(pixels):
+    # Not inference_mode: BEiT caches its index of relative positions, and an index made there breaks gradients later.
+    with torch.no_grad(), model.trace(pixels):
         with torch.no_grad():  # a server runs the body alone, without the mode around it
             result, finite, tokens = _sweep(model, n, layers, where, new_tokens, asked, rows)
         nnsight.save(result)

@@ -6,54 +6,53 @@ minus that of the corrupted one, scaled so that 0 is the corrupted run and 1 the
 stream by layer, then attention heads (z), with the first-order estimate of the same sweep beside them; last, what the
 strongest heads attend to.
 
-    python experiments/head_patching.py [MODEL] --out runs/head_patching
+The estimate is attribution patching (Nanda 2023); the question put to these models is ours, no paper's.
+
+    python experiments/head_patching.py zoo/vit --data zoo --out runs/head_patching
+
+FINDINGS: to be written from runs on the zoo.
 """
 
-import argparse
-from pathlib import Path
-
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from clsinterp import VisionModel
 from clsinterp.attention import cls_attention
-from clsinterp.data import open_data
-from clsinterp.figures import save_figure
+from clsinterp.errors import RequestError
 from clsinterp.heatmaps import attention_figure, patching_figure, token_names
 from clsinterp.patching import attribution_patch, logit_difference, patch_attn_head, patch_resid, recovered
+from clsinterp.studies.command import Findings, study
+from clsinterp.studies.setup import Setup
 
 
-def pairs(model: VisionModel, data: str, classes: list[str], n: int) -> tuple[list, list, torch.Tensor]:
-    """Up to `n` images of each of two classes that the model gets right, and the two classes' numbers."""
-    _, test = open_data(data)
-    wanted = [test.class_names.index(name) for name in classes]
-    numbers = torch.tensor([model.class_names.index(name) for name in classes])
-    found = []
+def pairs(setup: Setup, names: list[str], n: int) -> tuple[list, list, torch.Tensor]:
+    """Up to `n` test images of each of two classes that the model gets right, and the two classes' numbers."""
+    test, found = setup.test, []
+    if len(set(names) & set(test.class_names)) != 2 or len(names) != 2:
+        raise RequestError(f"--classes {','.join(names)} was given; two of {', '.join(test.class_names)} are expected.")
+    if setup.match.how == "fit":
+        raise RequestError(
+            "the checkpoint's own classifier does not fit the data; patching through a fitted one is not done."
+        )
+    wanted = [test.class_names.index(name) for name in names]
+    numbers = torch.tensor([setup.match.classes[label] for label in wanted])
     for label, number in zip(wanted, numbers, strict=True):
         images = [test.image(i) for i in range(len(test)) if test.labels[i] == label]
         with torch.no_grad():
-            right = (model(images).logits.argmax(-1) == number).nonzero().flatten().tolist()
+            right = (setup.model(images).logits.argmax(-1).cpu() == number).nonzero().flatten() if images else []
         found.append([images[i] for i in right])
-    n = min(n, *map(len, found))
+    if not (n := min(n, *map(len, found))):
+        raise RequestError(
+            f"the model gets no test image of {names[0]!r} or of {names[1]!r} right; name others with --classes."
+        )
     return found[0][:n], found[1][:n], numbers
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", default="zoo/vit")
-    parser.add_argument("--data", default="zoo")
-    parser.add_argument("--classes", default="ankle boot,sandal", help="clean and corrupted class")
-    parser.add_argument("--limit", type=int, default=32, help="pairs of images")
-    parser.add_argument("--out", type=Path, default=Path("runs/head_patching"))
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-
-    model = VisionModel(args.model)
-    names = args.classes.split(",")
-    clean, corrupted, (right, wrong) = pairs(model, args.data, names, args.limit)
+@study(options={"--classes": {"default": "ankle boot,sandal", "help": "clean and corrupted class"},
+                "--pairs": {"type": int, "default": 32, "help": "pairs of images"}})  # fmt: skip
+def main(setup: Setup, args) -> Findings:
+    model, names = setup.model, args.classes.split(",")
+    clean, corrupted, (right, wrong) = pairs(setup, names, args.pairs)
     n = len(clean)
     with torch.no_grad():
         ends = model(clean).logits, model(corrupted).logits
@@ -62,15 +61,12 @@ def main() -> None:
     tokens = patch_resid(model, clean, corrupted, metric, "resid_pre")
     heads = patch_attn_head(model, clean, corrupted, metric, "z")
     estimate = attribution_patch(model, clean, corrupted, metric, "z")
-    for name, table in (("tokens", tokens), ("heads", heads), ("heads_estimate", estimate)):
-        pq.write_table(table, args.out / f"{name}.parquet")
-
     pair = f"{names[0]} into {names[1]}, {n} pairs"
     pixels = model.pixels(clean[0])
     with torch.no_grad():
         n_tokens = model.run_with_cache(pixels, "hook_full_embed")[1]["full_embed"].shape[1]
     figures = [
-        patching_figure(heads, f"Heads, z patched: {pair} ({args.model})"),
+        patching_figure(heads, f"Heads, z patched: {pair} ({setup.name})"),
         patching_figure(estimate, f"Heads, first-order estimate: {pair}"),
         patching_figure(tokens, f"Tokens, resid_pre patched: {pair}", token_names(model.layout, n_tokens)),
     ]
@@ -80,16 +76,17 @@ def main() -> None:
         shown = torch.stack([maps[r["layer"], r["head"]] for r in best])
         labels = [f"L{r['layer']}H{r['head']}" for r in best]
         figures.append(attention_figure(clean[0], shown, labels, "What the strongest heads' CLS query attends to"))
-    save_figure(figures, args.out / "figure.html")
 
-    result = Table("head", "recovered [95%]", "estimate", title=f"Strongest heads: {pair}")
     by_place = {(r["layer"], r["head"]): r["value"] for r in estimate.to_pylist()}
-    for r in best:
-        value = f"{r['value']:.3f} [{r['ci_low']:.3f}, {r['ci_high']:.3f}]"
-        result.add_row(f"L{r['layer']}H{r['head']}", value, f"{by_place[r['layer'], r['head']]:.3f}")
-    agreement = np.corrcoef(np.array(heads["value"]), np.array(estimate["value"]))[0, 1]
-    Console().print(result, f"correlation of estimate and real patching over heads: {agreement:.2f}", sep="\n")
-    Console().print(f"figure: {args.out / 'figure.html'}")
+    summary = [
+        {"head": f"L{r['layer']}H{r['head']}", "recovered": r["value"], "ci_low": r["ci_low"], "ci_high": r["ci_high"],
+         "estimate": by_place[r["layer"], r["head"]]}
+        for r in best
+    ]  # fmt: skip
+    alike = np.corrcoef(np.array(heads["value"]), np.array(estimate["value"]))[0, 1]
+    notes = (pair, f"correlation of estimate and real patching over heads: {alike:.2f}")
+    tables = {"tokens": tokens, "heads": heads, "heads_estimate": estimate}
+    return Findings(pa.Table.from_pylist(summary), figures, tables, notes)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,162 @@
+"""What a study works on: a model, images, and the classifier that reads the model on them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from clsinterp.data import Split, open_data
+from clsinterp.errors import RequestError
+from clsinterp.labels import LabelMatch, match_labels
+from clsinterp.loader import batches
+from clsinterp.model import VisionModel
+from clsinterp.readout import Head
+from clsinterp.studies.streams import fit_head
+from clsinterp.variants import INTACT, variants
+
+Bars = Callable[[Iterator[Any], int, str], Iterator[Any]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images of a split.
+
+    Attributes:
+        number: of the batch, from 0.
+        pixels: (batch, channel, height, width), on the model's device.
+        labels: classes of the data.
+        targets: the same classes in the classifier's order.
+    """
+
+    number: int
+    pixels: Tensor
+    labels: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A model with the images of a study.
+
+    Attributes:
+        name: hub id, zoo/NAME, or the last part of a folder's path.
+        model, train, test: loaded.
+        match: how labels of the data became classes of the classifier.
+        head: the classifier: the model's own, or one fitted by ridge on the train images' read-outs.
+        seed: of every random choice.
+        batch_size: images per batch; swaps happen within one.
+        workers: processes that decode images; None: by the number of cores.
+        bars: wraps an iterator in a progress bar.
+    """
+
+    name: str
+    model: VisionModel
+    train: Split
+    test: Split
+    match: LabelMatch
+    head: Head
+    seed: int = 0
+    batch_size: int = 128
+    workers: int | None = None
+    bars: Bars = lambda batches, total, what: batches
+
+    @classmethod
+    def open(
+        cls,
+        name: str,
+        data: str,
+        *,
+        limit: int | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        **options: Any,
+    ) -> Self:
+        """Load model and images; fit a classifier where the checkpoint's own does not fit the data.
+
+        Args:
+            name: hub id, checkpoint folder or zoo/NAME.
+            data: as in `clsinterp.data.open_data`.
+            limit: first N train and first N test images only.
+            device: where the model runs.
+            dtype: of its weights.
+            **options: `seed`, `batch_size`, `workers` and `bars` of the setup.
+
+        Raises:
+            RequestError: a model or data that cannot be had, or a batch size below 2.
+        """
+        if options.get("batch_size", 2) < 2:
+            raise RequestError(f"a batch size of {options['batch_size']} was given; swapping needs at least 2.")
+        model = VisionModel(name, device=device, dtype=dtype)
+        if model.image_processor is None:
+            raise RequestError(f"{name} ships no image processor (preprocessor_config.json) to prepare images with.")
+        train, test = open_data(data, seed=options.get("seed", 0), limit=limit)
+        shown = Path(name).name if Path(name).is_dir() else name
+        return cls.of(shown, model, train, test, **options)
+
+    @classmethod
+    def of(cls, name: str, model: VisionModel, train: Split, test: Split, **options: Any) -> Self:
+        """The same from what is loaded already."""
+        match = match_labels(train.class_names, model.class_names, "auto")
+        own = Head.of(model.family, model.heads) if match.how != "fit" else Head((), (), model.family.readouts, False)
+        setup = cls(name, model, train, test, match, own, **options)
+        return setup if match.how != "fit" else replace(setup, head=setup.fitted_head())
+
+    @property
+    def n_classes(self) -> int:
+        """Classes of the data, which probes tell apart."""
+        return len(self.train.class_names)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Every layer of the model."""
+        return tuple(range(self.model.n_layers))
+
+    def facts(self) -> dict[str, Any]:
+        """Columns that say whose numbers a table holds."""
+        return {"model": self.name, "family": self.model.family.name}
+
+    def batches(self, split: Split, what: str = "") -> Iterator[Batch]:
+        """The batches of `split` in order, behind a progress bar called `what`."""
+        labels, classes = torch.tensor(split.labels), torch.tensor(self.match.classes)
+        stream = batches(split, self.model.image_processor, self.batch_size, workers=self.workers)
+        total = -(-len(split) // self.batch_size)
+        for b, pixels in enumerate(self.bars(stream, total, what)):
+            own = labels[b * self.batch_size : b * self.batch_size + len(pixels)]
+            yield Batch(b, self.model.pixels(pixels), own, classes[own])
+
+    def fitted_head(self) -> Head:
+        """A ridge classifier on the read-outs of the train images."""
+
+        def features(batch: Batch) -> Tensor:
+            return variants(self.model, batch.pixels, []).readout[INTACT]
+
+        stream = ((features(batch), batch.labels) for batch in self.batches(self.train, "head"))
+        head = fit_head(stream, self.model.family, self.n_classes)
+        device = next(self.model._module.parameters()).device
+        return head if device.type == "mps" else head.to(device)
+
+    def outputs(self, batch: Batch, edits: list) -> Tensor:
+        """Logits (1 + edits, batch, class) of the intact batch and of every edit."""
+        found = variants(self.model, batch.pixels, edits).readout
+        return torch.stack([self.head(found[k]) for k in sorted(found)]).cpu()
+
+    def twin(self) -> Self:
+        """The same with a randomly initialised model of the same configuration, its classifier made by the same rule."""
+        module = self.model._module
+        # The draw must not depend on what ran before, nor leave a trace in the global random state.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            random: nn.Module = type(module)(module.config).to(next(module.parameters()))
+        model = VisionModel(random.eval(), image_processor=self.model.image_processor)
+        model.checkpoint = replace(model.checkpoint, head_is_own=self.model.checkpoint.head_is_own)
+        if self.match.how == "fit":
+            options = {n: getattr(self, n) for n in ("seed", "batch_size", "workers", "bars")}
+            fresh = replace(self, model=model, name=f"{self.name}, random", **options)
+            return replace(fresh, head=fresh.fitted_head())
+        return replace(self, model=model, name=f"{self.name}, random", head=Head.of(model.family, model.heads))

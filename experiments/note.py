@@ -1,0 +1,65 @@
+"""The note: where the label can be read from the CLS token, and where the output depends on it.
+
+The note of 2026-01-20 (lrast.github.io/science/2026/01/20/lab_notes.html) found, in five large checkpoints, that a linear
+probe reads the label from the CLS token of early layers already, while the output hardly changes when CLS tokens are
+permuted between images there: what is available is not what is used.
+
+Method. Ridge probes on the raw CLS token after every block, fitted on the train images. Then, for each batch of test
+images, one forward in which a copy of the batch leaves the intact rows at every layer with permuted CLS tokens; each row
+is scored by the model's output, the CLS part of the output alone, the logit lens and the probes. This is `clsinterp run`
+written out, for those who want to change it; the numbers are the same.
+
+    python experiments/note.py zoo/vit --data zoo --out runs/note
+
+FINDINGS: to be written from runs on the zoo.
+"""
+
+import pyarrow as pa
+import torch
+
+from clsinterp.capture import capture
+from clsinterp.figures import run_figure
+from clsinterp.fork import Readers, fork
+from clsinterp.interventions import collision_rate, donors
+from clsinterp.results import curves_table
+from clsinterp.studies.command import Findings, study
+from clsinterp.studies.setup import Setup
+from clsinterp.studies.streams import fit_ridge
+
+
+@study(options={"--mode": {"default": "permute", "choices": ["permute", "derange", "cross_label"]}})
+def main(setup: Setup, args) -> Findings:
+    model, layers = setup.model, setup.layers
+
+    # Availability: one ridge probe per layer, from sums that stream over the train images.
+    train = ((capture(model, batch.pixels, layers)[0], batch.labels) for batch in setup.batches(setup.train, "train"))
+    readers = Readers(
+        setup.head, probes=fit_ridge(train, setup.n_classes, n_folds=min(5, len(setup.train))), probed=layers
+    )
+
+    # Use: permute the CLS tokens of a batch at one layer, for all layers in one forward.
+    parts, start = [], 0
+    for batch in setup.batches(setup.test, "test"):
+        donor = donors(args.mode, batch.labels, (setup.seed, batch.number))
+        ranks = fork(model, batch.pixels, batch.targets, donor, readers, layers=layers, labels=batch.labels)
+        parts.append({"label": batch.labels, "donor": donor + start, **ranks})
+        start += len(batch)
+    images = pa.table({name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]})
+
+    # Every curve follows from the rank of the true label.
+    facts = {
+        **setup.facts(), "seed": setup.seed, "mode": args.mode, "n_classes": setup.head.n_classes,
+        "n_labels": setup.n_classes, "n_layers": model.n_layers, "final_norm": True if model.lens_norm else None,
+    }  # fmt: skip
+    curves = curves_table(images, facts)
+    points = [r for r in curves.to_pylist() if r["metric"] == "accuracy" and r["probed_layer"] is None]
+    value = {(r["curve"], r["layer"]): r["value"] for r in points}
+    shown = [c for c in ("probe", "shuffle", "shuffle_cls_only", "donor", "lens") if (c, 0) in value]
+    summary = pa.Table.from_pylist([{"layer": j, **{c: value[c, j] for c in shown}} for j in layers])
+    same = collision_rate(torch.cat([p["label"] for p in parts]), torch.cat([p["donor"] for p in parts]))
+    note = f"intact {value['intact', None]:.3f}, chance {1 / setup.n_classes:.3f}, donor of the same label {same:.3f}"
+    return Findings(summary, run_figure(curves, facts), {"curves": curves, "images": images}, (note,))
+
+
+if __name__ == "__main__":
+    main()
