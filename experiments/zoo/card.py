@@ -21,6 +21,7 @@ from clsinterp.results import read_run
 
 SHIPPED = ("config.json", "model.safetensors", "preprocessor_config.json")
 CURVES = ("probe", "shuffle", "shuffle_cls_only")
+NAMES = {"vit": "ViT", "deit": "DeiT-distilled", "beit": "BEiT", "dinov2": "DINOv2", "clip": "CLIP"}
 SAYS = json.loads(Path(__file__).with_name("says.json").read_text())
 
 
@@ -65,7 +66,7 @@ library_name: transformers
 ---
 # zoo/{name}
 
-A {run_facts["family"]} classifier of 12 blocks, width 64, on 28-pixel Fashion-MNIST in 7 x 7 patches of 4, trained from scratch
+A {NAMES[name]} classifier of 12 blocks, width 64, on 28-pixel Fashion-MNIST in 7 x 7 patches of 4, trained from scratch
 for the `clsinterp` package by `experiments/zoo/train_{name}.py`. Opens in plain `transformers`. float16 on disk.
 
 | | |
@@ -73,7 +74,7 @@ for the `clsinterp` package by `experiments/zoo/train_{name}.py`. Opens in plain
 | objective | {facts["objective"]} |
 | data | Fashion-MNIST, {facts["train_images"]} training images (MIT; Xiao, Rasul and Vollgraf 2017, arXiv 1708.07747) |
 | epochs | {epochs}; {facts["steps"]} steps |
-| time | {facts["minutes"]} minutes on one core of a 2-core server, shared with other work |
+| time | {facts["minutes"]} minutes on a 2-core server shared with other work |
 | seed | {facts["seed"]} |
 | test accuracy | **{facts["test_accuracy"]:.4f}** on the 10,000 test images |
 
@@ -82,8 +83,9 @@ for the `clsinterp` package by `experiments/zoo/train_{name}.py`. Opens in plain
 {SAYS[name]}
 
 Whole test split, probes from 1,000 training images per class, swap mode `permute`, batches of 128. The label is decodable
-from layer {onset["decodable_from"]}; used from layer {onset["used_from"]} (95% bootstrap intervals over images, where they
-are more than the layer itself).
+from layer {onset["decodable_from"]} and used from layer {onset["used_from"]}, with 95%
+bootstrap intervals where they are more than the layer itself:
+the first layer whose probe reaches half of the best, and the first whose swap costs half of what stands above chance.
 Published: `{published_curves()["checkpoints"][name]}` on ImageNet-1k, another task with 1,000 classes.
 
 {table(columns)}
@@ -134,7 +136,9 @@ def main() -> None:
         other, _, other_accuracy, _ = look(folder)
         others[other["recipe"]] = (other, other_accuracy)
     for file in SHIPPED:
-        shutil.copyfile(args.trained / file, out / file)
+        shutil.copyfile(
+            args.trained / file, out / file
+        )  # not copy: safetensors are written readable by their owner alone
     (out / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
     figure = note_figure([({**run_facts, "model": f"zoo/{args.name}"}, curves)])
     save_figure([figure], out / "curves.png")
