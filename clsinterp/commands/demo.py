@@ -52,8 +52,16 @@ def _table(found: list[tuple[dict[str, Any], Any]]) -> Any:
     from clsinterp.onset import Onset
 
     table = Table(title="Accuracy: intact, read from CLS by a probe, and after a CLS swap", min_width=76)
-    table.add_column("model")
-    for name in ("intact", "best probe", "swap: first", "middle", "last", "decodable from", "used from"):
+    table.add_column("model", no_wrap=True)
+    for name in (
+        "intact",
+        "best\nprobe",
+        "swap at\nfirst",
+        "\nmiddle",
+        "\nlast",
+        "decodable\nfrom layer",
+        "used from\nlayer",
+    ):
         table.add_column(name, justify="right")
     for facts, curves in found:
         rows = curves.to_pylist()
