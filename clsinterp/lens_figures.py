@@ -1,6 +1,7 @@
 """Plotly figures of lens views: maps over the image, the CLS token's trajectory, and both under one layer slider."""
 
 import base64
+import math
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any
@@ -86,11 +87,11 @@ def _add_map(
     view, width = panel.view, x[1] - x[0]
     rows, columns = view.grid
     n = view.n_prefix
-    patch_x = (x[0] + (0.27 if n else 0.06) * width, x[0] + 0.81 * width)
+    patch_x = (x[0] + (0.225 if n else 0.03) * width, x[0] + 0.82 * width)
     ticks = {} if panel.scale.ticks is None else {"tickvals": panel.scale.ticks[0], "ticktext": panel.scale.ticks[1]}
     bar = {
         "x": patch_x[1] + 0.012 * width, "xanchor": "left", "y": (y[0] + y[1]) / 2, "len": (y[1] - y[0]) * 0.98,
-        "thickness": 9, "outlinewidth": 0, "tickfont": {"size": 11}, **ticks,
+        "thickness": 9, "outlinewidth": 0, "tickfont": {"size": 10}, **ticks,
     }  # fmt: skip
     shared = {
         "colorscale": panel.scale.colours, "zmin": panel.scale.low, "zmax": panel.scale.high, "xgap": 1, "ygap": 1,
@@ -134,7 +135,7 @@ def _add_map(
         yshift=24, xanchor="left", yanchor="top", showarrow=False, font={"size": 12},
     )  # fmt: skip
     if n:
-        _add_prefix(fig, panel, shown_cells[1], shared, i, (x[0] + 0.14 * width, x[0] + 0.20 * width), y)
+        _add_prefix(fig, panel, shown_cells[1], shared, i, (x[0] + 0.135 * width, x[0] + 0.2 * width), y)
 
 
 def _add_prefix(
@@ -214,22 +215,24 @@ def _add_trajectory(
             marker={"symbol": SYMBOLS[k % 7], "size": 6}, xaxis=x_axis, yaxis=y_axis,
             hovertemplate=f"{name}, layer %{{x}}: %{{y:.4f}}<extra></extra>",
         )  # fmt: skip
-    token = "the CLS token" if "cls" in view.groups else "patches, on average"
+    token = "CLS token" if "cls" in view.groups else "mean of patches"
     what = ("intact", "intervened")[i] if len(views) > 1 else ("intact" if view.intervention is None else "intervened")
     fig.update_layout(
         {
             _axis("xaxis", axis): {
-                "domain": x, "range": [-0.4, view.n_layers - 0.6], "title": {"text": "layer", "standoff": 4},
-                "dtick": 1 if view.n_layers <= 16 else 4, "anchor": y_axis, "zeroline": False, "fixedrange": True,
+                "domain": x, "range": [-0.4, view.n_layers - 0.6], "anchor": y_axis, "zeroline": False, "fixedrange": True,
+                "title": {"text": "layer", "standoff": 4, "font": {"size": 12}}, "tickangle": 0,
+                "dtick": math.ceil(view.n_layers * len(views) / 16),
             },
             _axis("yaxis", axis): {
                 "domain": y, "range": [-0.03, 1.03], "anchor": x_axis, "zeroline": False, "fixedrange": True,
-                "title": {"text": "probability" if i == 0 else ""}, "showticklabels": i == 0, "tickformat": ".1f",
+                "title": {"text": f"probability, {token}" if i == 0 else "", "standoff": 6, "font": {"size": 12}},
+                "showticklabels": i == 0, "tickformat": ".1f",
             },
         }
     )  # fmt: skip
     fig.add_annotation(
-        text=f"<b>{what}</b>  read from {token}", x=x[0], y=y[1], xref="paper", yref="paper", yshift=22,
+        text=f"<b>{what}</b>", x=x[0], y=y[1], xref="paper", yref="paper", yshift=22,
         xanchor="left", yanchor="top", showarrow=False, font={"size": 12},
     )  # fmt: skip
     line = {"type": "line", "y0": 0, "y1": 1, "xref": x_axis, "yref": f"{y_axis} domain", "layer": "below"}

@@ -196,7 +196,7 @@ def _top1_panels(views: Sequence[LensView], numbers: list[Tensor], names: list[s
     steps = [[edge, colour] for i, colour in enumerate(colours) for edge in (i / n, (i + 1) / n)]
     letters = [chr(ord("A") + i) for i in range(len(place))]
     class_names = views[0].class_names
-    text = [f"{letter}  {shown(class_names[c], 16)}" for letter, c in zip(letters, place, strict=True)]
+    text = [f"{letter}  {shown(class_names[c], 10)}" for letter, c in zip(letters, place, strict=True)]
     text += ["other"] * (n - len(place))
     scale = Scale(steps, -0.5, n - 0.5, title, (list(range(n)), text))
     made = []
@@ -213,7 +213,7 @@ def _difference(view: LensView, quantity: str, before: Tensor, after: Tensor, ti
     if quantity == "top1":
         z = (before != after).float()
         two = [[0, "#DDDDDD"], [0.5, "#DDDDDD"], [0.5, "#0072B2"], [1, "#0072B2"]]
-        scale = Scale(two, 0, 1, "most probable class", ([0.25, 0.75], ["same", "other"]))
+        scale = Scale(two, 0, 1, "in the most probable class", ([0.25, 0.75], ["same", "other"]))
         return Panel("difference", view, z, [[("same", "other")[int(x)] for x in row] for row in z.tolist()], [], scale)
     z = after - before
     top = float(z.abs().max()) or 1.0
@@ -221,5 +221,5 @@ def _difference(view: LensView, quantity: str, before: Tensor, after: Tensor, ti
     # Signs in the cells: the two ends of a diverging scale look the same in grey.
     marks = [["+" if x > top / 5 else "−" if x < -top / 5 else "" for x in row] for row in z.tolist()]
     labels = [[form.format(x) for x in row] for row in z.tolist()]
-    scale = Scale("RdBu_r", -top, top, f"difference in {title}")
+    scale = Scale("RdBu_r", -top, top, f"in {title}")
     return Panel("difference", view, z, labels, marks, scale)

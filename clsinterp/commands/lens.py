@@ -47,7 +47,7 @@ def lens(
     pictures = []
     for path in images:
         try:
-            pictures.append(decode(path.read_bytes(), str(path)))
+            pictures.append(decode(path.read_bytes(), str(path), "Give another file."))
         except OSError as error:
             raise RequestError(f"cannot read image {path}: {error.strerror or error}.") from error
     loaded = VisionModel(model, config=parse_config(config), dtype=dtype, device=device, allow_pickle=allow_pickle)
@@ -80,14 +80,14 @@ def _class_index(asked: str | None, names: list[str]) -> int | None:
 @command
 def explore(
     model: Annotated[
-        str, typer.Argument(metavar="[MODEL]", help="Hub id, checkpoint folder, or zoo/NAME.")
+        str, typer.Argument(metavar="MODEL", help="Hub id, checkpoint folder, or zoo/NAME.")
     ] = "zoo/vit",
     images: Annotated[Path | None, typer.Option(help="Folder of images for the gallery.")] = None,
     data: Annotated[
         str | None, typer.Option(help="Or a data set: hub id, folder of class folders, parquet.", show_default="zoo")
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; others than loopback let others in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8050,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8050,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
     device: DEVICE = "auto",
     dtype: DTYPE = "auto",
@@ -110,7 +110,9 @@ def explore(
     with err_console.status("loading the model and the images"):
         gallery = from_folder(images) if images is not None else from_data(data or "zoo")
         loaded = VisionModel(model, config=parse_config(config), dtype=dtype, device=device, allow_pickle=allow_pickle)
-        server = listen(build(Session(loaded, gallery), host), host, port)
+        session = Session(loaded, gallery)
+        session.warm_up()
+        server = listen(build(session, host), host, port)
     if not is_loopback(host):
         err_console.print(
             f"WARNING: listening on {host}. Anyone who can reach this machine can open the page, see its images and use "

@@ -4,7 +4,7 @@ so every layer change, is drawn in the browser by ``assets``."""
 import logging
 from typing import Any
 
-from dash import ClientsideFunction, Dash, Input, Output, State, no_update, set_props
+from dash import ClientsideFunction, Dash, Input, Output, State, set_props
 
 from clsinterp.errors import ClsinterpError
 from clsinterp.explore.code import code
@@ -42,8 +42,9 @@ def register(app: Dash, session: Session) -> None:
             state = View.parse(asked)
             return {**payload(session.views(state, tab or ""), state), "asked": asked}
         except ClsinterpError as error:
+            # Nothing of the view before may stay: it would be taken for this one.
             set_props("notice", {"children": str(error), "hidden": False})
-            return no_update
+            return {"error": str(error), "asked": asked}
 
     @app.callback(
         Output("code", "value"),
@@ -75,18 +76,21 @@ def register(app: Dash, session: Session) -> None:
     in_browser("uploaded", Output("uploads", "data"), Input("tab", "data"))
     in_browser("ask", Output("asked", "data"), *CONTROLS, State("facts", "data"))
     in_browser("remember", Output("query", "data"), *CONTROLS, *LOOKS, State("facts", "data"), State("tab", "data"))
-    in_browser("draw", [Output("maps", "figure"), Output("trajectory", "figure")], Input("view", "data"), *LOOKS)
+    in_browser(
+        "draw",
+        [Output("maps", "figure"), Output("trajectory", "figure")],
+        Input("view", "data"), Input("theme", "data"), State("layer", "value"), State("token", "data"),
+    )  # fmt: skip
+    in_browser("move", Output("moved", "data"), Input("layer", "value"), Input("token", "data"), State("view", "data"))
     in_browser(
         "read",
         [Output("token-panel", "children"), Output("output-panel", "children")],
-        Input("view", "data"),
-        *LOOKS,
-        State("facts", "data"),
-    )
+        Input("view", "data"), Input("layer", "value"), Input("token", "data"), State("facts", "data"),
+    )  # fmt: skip
     in_browser(
         "shelves",
         [Output("gallery", "children"), Output("donors", "children"), Output("current", "children"),
-         Output("donor-label", "children")],
+         Output("current-name", "children"), Output("donor-label", "children")],
         Input("picked", "data"), Input("donor", "data"), Input("uploads", "data"), State("facts", "data"),
     )  # fmt: skip
     in_browser(

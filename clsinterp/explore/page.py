@@ -26,7 +26,7 @@ NAMES = {
     "identifiability": "Identifiability of a class",
     "top1": "Most probable class",
     "entropy": "Entropy",
-    "attention": "CLS attention by head",
+    "attention": "CLS attention",
 }
 GRAPH: Any = {"displayModeBar": False, "responsive": True, "doubleClick": False, "showTips": False}
 
@@ -61,6 +61,7 @@ def layout(session: Session) -> html.Div:
             dcc.Store(id="view"),
             dcc.Store(id="asked"),
             dcc.Store(id="query", data=""),
+            dcc.Store(id="moved"),
             dcc.Interval(id="clock", interval=900, disabled=True),
             _header(session),
             html.Main([_sidebar(session), _content(session)], className="columns"),
@@ -111,6 +112,7 @@ def _sidebar(session: Session) -> html.Aside:
                         ],
                         className="current-row",
                     ),
+                    html.Div(id="current-name", className="fine cut"),
                     html.Div(id="gallery", className="gallery", role="group", **_aria("Images to pick from")),
                 ],
                 className="card images",

@@ -52,6 +52,10 @@ class Session:
         self.tabs = Tabs(self._free)
         self._reference: _Tokens | None = None
 
+    def warm_up(self) -> None:
+        """Look at the first image once, so that the first page does not pay for what is set up on first use."""
+        lens(self.model, self.gallery.pictures[0].image()).figure()
+
     def _free(self, tab: str) -> None:
         self.views_cache.drop(tab)
         self.gallery.drop(tab)

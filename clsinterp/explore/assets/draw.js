@@ -1,55 +1,120 @@
-// The figures at a layer: the server's figures with that layer's cells, the chosen token and the theme's colours put in.
+// The figures: the server's, with a layer's cells and the theme's colours put in. A change of layer or token is drawn on the
+// figure that stands there, without Dash: that takes a tenth of the time.
 (function () {
   "use strict";
   const explore = window.dash_clientside.explore;
+  const shared = window.clsinterp;
   const INK = { light: "#1d2733", dark: "#e6ebf1" };
   const GRID = { light: "#e3e8ee", dark: "#333d49" };
-  const PICK = { light: "#d1006c", dark: "#ff7ab8" };
+
+  const CLEAR = "rgba(0,0,0,0)";
+  const BLANK = { data: [], layout: { xaxis: { visible: false }, yaxis: { visible: false }, paper_bgcolor: CLEAR, plot_bgcolor: CLEAR } };
 
   function themed(layout, theme) {
-    const out = { ...layout, font: { ...layout.font, color: INK[theme], family: "system-ui, sans-serif" } };
+    const out = { ...layout, font: { ...layout.font, color: INK[theme], family: "system-ui, sans-serif" }, autosize: true };
     for (const key of Object.keys(out)) {
-      if (/^[xy]axis/.test(key)) out[key] = { ...out[key], gridcolor: GRID[theme], linecolor: GRID[theme] };
+      if (/^[xy]axis/.test(key)) out[key] = { ...out[key], gridcolor: GRID[theme] };
     }
     out.hoverlabel = { bgcolor: theme === "dark" ? "#10161d" : "#ffffff", bordercolor: GRID[theme], font: { color: INK[theme], size: 13 } };
-    out.uirevision = "same";
-    out.autosize = true;
     return out;
   }
 
-  // A frame round the chosen token, in every panel.
-  function frames(view, token, theme) {
-    const n = view.n_prefix, columns = view.grid[1];
-    const panels = view.maps.data.length / (n ? 2 : 1);
-    const prefix = token < n;
-    const x = prefix ? 0 : (token - n) % columns, y = prefix ? token : Math.floor((token - n) / columns);
-    return Array.from({ length: panels }, (_, i) => {
-      const axis = 2 * i + (prefix ? 2 : 1), number = axis === 1 ? "" : axis;
-      return {
-        type: "rect", xref: "x" + number, yref: "y" + number, x0: x - 0.5, x1: x + 0.5, y0: y - 0.5, y1: y + 0.5,
-        line: { color: PICK[theme], width: 3 },
-      };
-    });
-  }
+  const plot = (id) => document.querySelector("#" + id + " .js-plotly-plot");
 
-  explore.draw = function (view, layer, token, theme) {
-    const same = window.dash_clientside.no_update;
-    if (!view) return [same, same];
-    const at = Math.min(layer, view.n_layers - 1);
-    const chosen = token < view.tokens.length ? token : 0;
-    const cells = view.cells[at];
-    Object.assign(window.clsinterp, { view, token: chosen });  // for the arrow keys
+  explore.draw = function (view, theme, layer, token) {
+    if (!view || view.error) {
+      shared.view = null;
+      document.getElementById("stage").classList.remove("compared");
+      for (const mark of document.querySelectorAll(".pick, .now")) mark.remove();
+      return [BLANK, BLANK];
+    }
+    Object.assign(shared, { view, layer: Math.min(layer, view.n_layers - 1), token: token < view.tokens.length ? token : 0 });
     document.getElementById("stage").classList.toggle("compared", view.views.length > 1);
+    const cells = view.cells[shared.layer];
     const maps = {
       data: view.maps.data.map((trace, i) => ({
         ...trace, ...cells[i],
         ...(trace.colorbar ? { colorbar: { ...trace.colorbar, tickfont: { ...trace.colorbar.tickfont, color: INK[theme] } } } : {}),
       })),
-      layout: { ...themed(view.maps.layout, theme), shapes: frames(view, chosen, theme) },
+      layout: themed(view.maps.layout, theme),
     };
-    const shapes = view.trajectory.layout.shapes.map((s) => (s.name === "layer" ? { ...s, x0: at, x1: at } : s));
+    // The line at the layer is an element of its own, which moves without the figure being drawn again.
+    const shapes = view.trajectory.layout.shapes.filter((s) => s.name !== "layer");
     const trajectory = { data: view.trajectory.data, layout: { ...themed(view.trajectory.layout, theme), shapes } };
+    shared.drawn = shared.layer;
+    requestAnimationFrame(watch);
     return [maps, trajectory];
+  };
+
+  // After every drawing of a figure, however it came about, the marks are put where its axes now are.
+  function watch() {
+    for (const id of ["maps", "trajectory"]) {
+      const figure = plot(id);
+      if (!figure || !figure.on) { requestAnimationFrame(watch); return; }
+      if (figure.dataset.watched) continue;
+      figure.dataset.watched = "yes";
+      figure.on("plotly_afterplot", place);
+      place();
+    }
+  }
+
+  function place() {
+    const maps = plot("maps"), trajectory = plot("trajectory"), view = shared.view;
+    if (!view || !maps || !maps._fullLayout || !trajectory || !trajectory._fullLayout) return;
+    const n = view.n_prefix, prefix = shared.token < n;
+    const x = prefix ? 0 : (shared.token - n) % view.grid[1];
+    const y = prefix ? shared.token : Math.floor((shared.token - n) / view.grid[1]);
+    marks(maps, "pick", view.maps.data.length / (n ? 2 : 1), (i) => {
+      const axes = axesOf(maps, 2 * i + (prefix ? 2 : 1));
+      if (!axes) return null;
+      const [left, right] = span(axes.x, x - 0.5, x + 0.5), [top, bottom] = span(axes.y, y - 0.5, y + 0.5);
+      return { left, top, width: right - left, height: bottom - top };
+    });
+    marks(trajectory, "now", view.views.length, (i) => {
+      const axes = axesOf(trajectory, i + 1);
+      if (!axes) return null;
+      const [left] = span(axes.x, shared.layer, shared.layer);
+      return { left: left - 1, top: axes.y._offset, width: 2, height: axes.y._length };
+    });
+  }
+
+  function axesOf(figure, number) {
+    const of = (letter) => figure._fullLayout[letter + "axis" + (number === 1 ? "" : number)];
+    return of("x") && of("y") ? { x: of("x"), y: of("y") } : null;
+  }
+
+  function span(axis, a, b) {
+    const [low, high] = axis.range, vertical = axis._id[0] === "y";
+    const at = (v) => { const t = (v - low) / (high - low); return axis._offset + (vertical ? 1 - t : t) * axis._length; };
+    return [at(a), at(b)];
+  }
+
+  function marks(figure, name, count, where) {
+    const have = Array.from(figure.querySelectorAll(":scope > ." + name));
+    for (const extra of have.splice(count)) extra.remove();
+    for (let i = 0; i < count; i++) {
+      const mark = have[i] || figure.appendChild(Object.assign(document.createElement("div"), { className: name }));
+      const box = where(i);
+      mark.hidden = !box;
+      if (box) Object.assign(mark.style, Object.fromEntries(Object.entries(box).map(([k, v]) => [k, v + "px"])));
+    }
+  }
+
+  explore.move = function (layer, token, view) {
+    if (!view || view.error || !shared.view) return window.dash_clientside.no_update;
+    shared.layer = Math.min(layer, view.n_layers - 1);
+    shared.token = token < view.tokens.length ? token : 0;
+    const maps = plot("maps");
+    if (shared.layer !== shared.drawn && maps && maps.data && maps.data.length === shared.view.maps.data.length) {
+      shared.drawn = shared.layer;
+      const cells = shared.view.cells[shared.layer];
+      const pick = (key) => cells.map((cell) => cell[key]);
+      const change = { z: pick("z"), customdata: pick("customdata"), text: pick("text") };
+      window.Plotly.restyle(maps, change, cells.map((_, i) => i));
+    } else {
+      place();
+    }
+    return shared.layer;
   };
 
   // The token under the pointer.

@@ -18,21 +18,21 @@
     return el("Div", { className: "bars" }, title ? el("H3", {}, title) : null, el("Ol", {}, ...rows));
   }
 
-  explore.read = function (view, layer, token, theme, facts) {
+  explore.read = function (view, layer, token, facts) {
     if (!view) {
       const wait = el("P", { className: "fine" }, "Looking at the image …");
-      return [[el("H2", {}, "Token"), wait], [el("H2", {}, "Output"), wait]];
+      return [[el("H2", {}, "Token"), wait], [el("H2", {}, "Output, probability"), wait]];
     }
     const at = Math.min(layer, view.n_layers - 1), chosen = token < view.tokens.length ? token : 0;
     const names = facts.class_names;
     const titles = view.views.length > 1 ? ["intact", "intervened"] : [""];
     const place = chosen - view.n_prefix;
-    const where = place < 0 ? "" : "row " + Math.floor(place / view.grid[1]) + ", column " + (place % view.grid[1]) + ", ";
+    const where = place < 0 ? "" : " · row " + Math.floor(place / view.grid[1]) + ", column " + (place % view.grid[1]);
     const one = view.views.map((v, i) => bars(titles[i], names, v.classes[at][chosen], v.p[at][chosen], v.logits[at][chosen]));
     const all = view.views.map((v, i) => bars(titles[i], names, v.output.classes, v.output.p, v.output.logits));
     return [
-      [el("H2", {}, view.tokens[chosen]), el("P", { className: "fine" }, where + "layer " + at + ": probability"), el("Div", { className: "pair" }, ...one)],
-      [el("H2", {}, "Output"), el("P", { className: "fine" }, "the model's answer: probability"), el("Div", { className: "pair" }, ...all)],
+      [el("H2", {}, view.tokens[chosen] + ", probability"), el("P", { className: "fine" }, "layer " + at + where), el("Div", { className: "pair" }, ...one)],
+      [el("H2", {}, "Output, probability"), el("P", { className: "fine" }, "the model's answer"), el("Div", { className: "pair" }, ...all)],
     ];
   };
 
@@ -47,12 +47,13 @@
     const find = (key) => all.find((p) => p.key === key);
     const current = find(picked), giver = find(donor);
     const big = current
-      ? [el("Img", { src: "/thumb/" + current.key + "?tab=" + shared.tab, alt: "", className: "big" }), el("Span", { className: "name", title: current.name }, current.name)]
-      : [el("Span", { className: "name" }, "No image")];
+      ? el("Img", { src: "/thumb/" + current.key + "?tab=" + shared.tab, alt: "", className: "big" })
+      : el("Span", { className: "big" });
     return [
       all.map((p) => thumb(p, "pick", p.key === picked)),
       all.map((p) => thumb(p, "donor", p.key === donor)),
       big,
+      current ? current.name : "No image",
       ["CLS token of: ", el("B", {}, giver ? giver.name : "choose an image")],
     ];
   };
