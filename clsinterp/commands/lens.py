@@ -79,9 +79,7 @@ def _class_index(asked: str | None, names: list[str]) -> int | None:
 
 @command
 def explore(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Hub id, checkpoint folder, or zoo/NAME.")
-    ] = "zoo/vit",
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, checkpoint folder, or zoo/NAME.")] = "zoo/vit",
     images: Annotated[Path | None, typer.Option(help="Folder of images for the gallery.")] = None,
     data: Annotated[
         str | None, typer.Option(help="Or a data set: hub id, folder of class folders, parquet.", show_default="zoo")

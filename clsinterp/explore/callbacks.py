@@ -108,11 +108,6 @@ def register(app: Dash, session: Session) -> None:
         Output("layer", "value", allow_duplicate=True),
         Input("clock", "n_intervals"), State("layer", "value"), State("facts", "data"), prevent_initial_call=True,
     )  # fmt: skip
-    in_browser(
-        "hover",
-        Output("token", "data", allow_duplicate=True),
-        Input("maps", "hoverData"), Input("maps", "clickData"), prevent_initial_call=True,
-    )  # fmt: skip
 
 
 def failed(error: Exception) -> None:

@@ -54,8 +54,15 @@
       if (figure.dataset.watched) continue;
       figure.dataset.watched = "yes";
       figure.on("plotly_afterplot", place);
+      if (id === "maps") for (const event of ["plotly_hover", "plotly_click"]) figure.on(event, point);
       place();
     }
+  }
+
+  // The token under the pointer. (Dash's own hoverData has no customdata for heatmaps.)
+  function point(event) {
+    const token = event.points[0].customdata[0];
+    if (token !== shared.token) window.dash_clientside.set_props("token", { data: token });
   }
 
   function place() {
@@ -115,14 +122,6 @@
       place();
     }
     return shared.layer;
-  };
-
-  // The token under the pointer.
-  explore.hover = function (hovered, clicked) {
-    const context = window.dash_clientside.callback_context.triggered.map((t) => t.prop_id);
-    const points = (context.includes("maps.clickData") ? clicked : hovered || {})?.points;
-    if (!points || !points.length || !points[0].customdata) return window.dash_clientside.no_update;
-    return points[0].customdata[0];
   };
 
   explore.play = function (clicks, stopped) {
