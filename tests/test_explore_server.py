@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import runpy
 import threading
 from io import BytesIO
 from pathlib import Path
@@ -10,23 +9,16 @@ from pathlib import Path
 import explore_session
 import pyarrow.parquet as pq
 import pytest
-import tiny
 import torch
 from explore_session import encoded
 from PIL import Image
-from test_cli import invoke
 
 from clsinterp.errors import RequestError
-from clsinterp.explore import code as code_module
 from clsinterp.explore import gallery as gallery_module
-from clsinterp.explore.cache import TabCache
-from clsinterp.explore.gallery import Picture, from_folder
 from clsinterp.explore.payload import payload
 from clsinterp.explore.server import allowed_hosts, build, is_loopback, listen
 from clsinterp.explore.state import State
-from clsinterp.explore.tabs import GRACE, SILENCE, Tabs
-from clsinterp.lens_maps import QUANTITIES, panels, values
-from clsinterp.lens_view import lens
+from clsinterp.lens_maps import QUANTITIES, panels
 
 TAB = "a1b2c3"
 
@@ -239,232 +231,3 @@ def test_downloads_hold_the_view(client, session):
     attention = pq.read_table(BytesIO(client.get(f"/download/parquet?{query}&quantity=attention").data))
     assert attention.num_rows == 2 * views[0].attention.numel()
     assert client.get(f"/download/exe?{query}").status_code == 400
-
-
-# -- the cache ---------------------------------------------------------------------
-
-
-class Size(int):
-    nbytes = property(lambda self: int(self))
-
-
-def test_the_cache_is_bounded_and_makes_each_value_once():
-    cache, made = TabCache(100), []
-
-    def make(n):
-        made.append(n)
-        return Size(n)
-
-    for key in (1, 2, 1, 3, 1, 2):
-        cache.get(key, "t", lambda key=key: make(40 + key))
-        assert cache.nbytes <= 100
-    assert made == [41, 42, 43, 42], "1 was used again before 3 came, so 2 had to go"
-    cache.get("big", "t", lambda: make(1000))
-    assert len(cache) == 1, "the newest stays even if it alone is too large"
-
-
-def test_requests_never_interleave():
-    cache, inside, most = TabCache(10**6), [], []
-
-    def make():
-        inside.append(1)
-        most.append(len(inside))
-        threading.Event().wait(0.01)
-        inside.pop()
-        return Size(1)
-
-    threads = [threading.Thread(target=cache.get, args=(i % 3, "t", make)) for i in range(9)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == [1, 1, 1]
-
-
-def test_concurrent_tabs_get_what_a_single_one_gets(session):
-    a, b, c, *_ = keys(session)
-    states = [
-        State(image=k, replace=r, at=at, donor=b) for k in (a, c) for r, at in ((None, 0), ("swap", 1), ("mean", 2))
-    ]
-    found = {}
-
-    def ask(i, state):
-        found[i] = session.views(state, f"tab{i}")[-1].logits
-
-    threads = [threading.Thread(target=ask, args=(i, s)) for i, s in enumerate(states)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    session.views_cache.drop("none")
-    for i, state in enumerate(states):
-        alone = explore_session.Session(session.model, session.gallery).views(state, "x")[-1].logits
-        assert torch.equal(found[i], alone)
-
-
-def test_a_closed_tab_frees_its_cache(client, session):
-    a, b, *_ = keys(session)
-    now = [0.0]
-    session.tabs._clock = lambda: now[0]
-    session.views(State(image=a), "one")
-    session.views(State(image=b), "one")
-    session.views(State(image=a), "two")
-    session.gallery.add("one", encoded(Image.new("RGB", (9, 9))), "x.png")
-    assert len(session.views_cache) == 2
-    assert client.post("/tab/leaving?tab=one").status_code == 204
-    now[0] += GRACE / 2
-    client.post("/tab/alive?tab=one")  # it was a reload
-    now[0] += GRACE
-    session.tabs.sweep()
-    assert len(session.views_cache) == 2
-    client.post("/tab/leaving?tab=one")
-    now[0] += GRACE + 1
-    session.tabs.sweep()
-    assert len(session.views_cache) == 1, "the view that tab two also uses stays"
-    assert session.gallery.uploads("one") == []
-    now[0] += SILENCE + 1
-    session.tabs.sweep()
-    assert len(session.views_cache) == 0, "a tab that fell silent is gone too"
-
-
-def test_tabs_that_never_spoke_are_nobody():
-    freed = []
-    tabs = Tabs(freed.append)
-    tabs.leaving("ghost")
-    tabs.sweep()
-    assert freed == []
-    assert len(tabs) == 0
-
-
-# -- copy as code ------------------------------------------------------------------
-
-
-@pytest.fixture
-def run(tmp_path):
-    """Runs a script as a file: a trace reads its own source."""
-
-    def script(text):
-        file = tmp_path / f"copied{len(list(tmp_path.iterdir()))}.py"
-        file.write_text(text)
-        return runpy.run_path(str(file))
-
-    return script
-
-
-STATES = [
-    {"quantity": quantity, "layer": 2, **change}
-    for quantity, change in (
-        ("probability", {}),
-        ("logit", {"replace": "swap", "at": 1}),
-        ("rank", {"replace": "mean", "at": 2}),
-        ("identifiability", {"replace": "zero", "at": 3}),
-        ("top1", {"replace": "noise", "at": 0}),
-        ("entropy", {"replace": "swap", "at": -1, "cls_only": True}),
-        ("attention", {"replace": "swap", "at": 1, "head": 1}),
-        ("attention", {"replace": "swap", "at": 2, "cls_only": True}),
-        ("attention", {}),
-        ("probability", {"cls_only": True}),
-    )
-]
-
-
-@pytest.mark.parametrize("change", STATES, ids=lambda c: "-".join(str(v) for v in c.values()))
-@pytest.mark.parametrize("family", tiny.FIVE)
-def test_the_copied_code_runs_and_gives_the_shown_numbers(model, folder, run, family, change):
-    m = model(family)
-    if change.get("cls_only") and not m.family.other_readouts:
-        change = {**change, "cls_only": False}
-    session = explore_session.Session(m, from_folder(folder / "test"))
-    a, b = keys(session)[3:5]
-    state = State(image=a, donor=b, **change)
-    views = session.views(state, TAB)
-    scope = run(code_module.code(session, state, TAB, state.layer, 2))
-    shown = values(views[-1], state.quantity, 2, state.head)[state.layer]
-    torch.testing.assert_close(scope["numbers"].float(), shown, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(scope["output"].float(), views[-1].output, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(scope["view"].logits, views[-1].logits, atol=1e-4, rtol=1e-4)
-    assert scope["figure"].layout.sliders[0].active == state.layer
-
-
-def test_code_from_the_shipped_sample_and_from_uploads(model, run, tmp_path, monkeypatch):
-    from clsinterp.explore.gallery import from_data
-
-    session = explore_session.Session(model("vit"), from_data("zoo"))
-    assert len(session.gallery.pictures) == gallery_module.MAX_SHOWN
-    state = State(image=keys(session)[5], replace="mean", at=1)
-    scope = run(code_module.code(session, state, TAB, 3, 2))
-    shown = session.views(state, TAB)[-1].probabilities[3, :, 2]
-    torch.testing.assert_close(scope["numbers"], shown, atol=1e-4, rtol=1e-4)
-    name = "a'); import os; os.remove('x').png"
-    monkeypatch.chdir(tmp_path)
-    Image.new("RGB", (9, 9), "red").save(tmp_path / name)
-    picture = session.gallery.add(TAB, (tmp_path / name).read_bytes(), name)
-    text = code_module.code(session, State(image=picture.key), TAB, 0, 0)
-    assert run(text)["image"].filename == name
-
-
-# -- galleries ---------------------------------------------------------------------
-
-
-def test_folders_of_images(folder, tmp_path, caplog):
-    shown = from_folder(folder / "test").pictures
-    assert [p.name for p in shown] == sorted(p.name for p in shown)
-    assert len(shown) == 42
-    (tmp_path / "bad.png").write_bytes(b"no")
-    with pytest.raises(RequestError, match="no image that can be read"):
-        from_folder(tmp_path)
-    assert "bad.png" in caplog.text
-    with pytest.raises(RequestError, match="no folder"):
-        from_folder(tmp_path / "nowhere")
-
-
-def test_the_same_picture_has_the_same_key():
-    data = encoded(Image.new("RGB", (9, 9)))
-    assert Picture.of(data, "a", "").key == Picture.of(data, "b", "").key
-
-
-# -- the command -------------------------------------------------------------------
-
-
-def test_explore_refuses_what_cannot_be_served(checkpoint, folder, tmp_path, monkeypatch):
-    from werkzeug.serving import BaseWSGIServer
-
-    monkeypatch.setattr(BaseWSGIServer, "serve_forever", lambda self: pytest.fail("it was served"))
-    images = ("--images", folder / "test", "--no-open")
-    for args, said in (
-        ((checkpoint("vit"), *images, "--data", "zoo"), "choose one"),
-        ((checkpoint("vit"), "--images", tmp_path / "none"), "no folder"),
-        ((checkpoint("dinov3"), *images), "no classifier"),
-        ((tmp_path, *images), "config.json"),
-        ((checkpoint("vit"), *images, "--port", "70000"), "--port"),
-        ((checkpoint("vit"), *images, "--host", "no.such.host.invalid"), "no.such.host.invalid"),
-    ):
-        code, text = invoke("explore", *args)
-        assert code == 2, text
-        assert said in text
-    with listen(build(explore_session.session_of(checkpoint, folder)), "127.0.0.1", 0) as taken:
-        code, text = invoke("explore", checkpoint("vit"), *images, "--port", taken.port)
-    assert code == 2
-    assert f"port {taken.port}" in text
-
-
-def test_listening_to_everyone_is_said_loudly(checkpoint, folder, monkeypatch):
-    from werkzeug.serving import BaseWSGIServer
-
-    def stop(self):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(BaseWSGIServer, "serve_forever", stop)
-    args = ("explore", checkpoint("vit"), "--images", folder / "test", "--no-open", "--port", "0")
-    code, text = invoke(*args, "--host", "0.0.0.0")
-    assert code == 0, text
-    assert "WARNING" in text
-    code, text = invoke(*args)
-    assert code == 0
-    assert "WARNING" not in text
-
-
-def test_lens_of_a_page_equals_lens_in_python(session):
-    (picture, *_) = session.gallery.pictures
-    (view,) = session.views(State(image=picture.key), TAB)
-    assert torch.equal(view.logits, lens(session.model, picture.image()).logits)

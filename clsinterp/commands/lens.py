@@ -107,8 +107,10 @@ def explore(
 
     with err_console.status("loading the model and the images"):
         gallery = from_folder(images) if images is not None else from_data(data or "zoo")
-        loaded = VisionModel(model, config=parse_config(config), dtype=dtype, device=device, allow_pickle=allow_pickle)
-        session = Session(loaded, gallery)
+        given = {"config": parse_config(config), "dtype": dtype, "device": device, "allow_pickle": allow_pickle}
+        loaded = VisionModel(model, **given)  # type: ignore[arg-type]
+        usual = {"config": {}, "dtype": "auto", "device": "auto", "allow_pickle": False}
+        session = Session(loaded, gallery, loaded_with={k: v for k, v in given.items() if v != usual[k]})
         session.warm_up()
         server = listen(build(session, host), host, port)
     if not is_loopback(host):

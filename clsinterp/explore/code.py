@@ -62,7 +62,8 @@ def code(session: Session, state: State, tab: str, layer: int, class_index: int)
     numbers = numbers.replace("CLASS", str(class_index)).replace("HEAD", head).replace("PATTERN", pattern)
     lines = [*plain, *([""] if plain else []), *theirs, "", *sorted(ours), ""]
     lines += [gallery] if uses_gallery else []
-    lines += [f"model = VisionModel({session.model.checkpoint.source!r})", f"image = {picture.source}"]
+    options = "".join(f", {name}={value!r}" for name, value in session.loaded_with.items())
+    lines += [f"model = VisionModel({session.model.checkpoint.source!r}{options})", f"image = {picture.source}"]
     lines += [f"reference = {reference}"] if reference else []
     lines += ["pattern = {}"] if attends else []
     lines += ["", *_trace(session, state, layer, pattern if attends else None, bool(reference)), ""]

@@ -148,8 +148,8 @@ def from_folder(folder: Path) -> Gallery:
         name = str(path.relative_to(folder))
         try:
             pictures.append(Picture.of(path.read_bytes(), name, f"Image.open({str(path)!r})"))
-        except RequestError:
-            logger.warning("%s cannot be read as an image and is left out.", path)
+        except RequestError as error:
+            logger.warning("left out: %s", error)
     if not pictures:
         raise RequestError(f"{folder} holds no image that can be read; {', '.join(FORMATS)} are looked for.")
     return Gallery(pictures)

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 
 from clsinterp.explore.state import State
-from clsinterp.lens_figures import cells, maps_figure, trajectory_figure
 from clsinterp.lens_maps import OF_A_CLASS, default_class, panels
+from clsinterp.lens_panels import cells, maps_figure
+from clsinterp.lens_trajectory import trajectory_figure
 from clsinterp.lens_view import LensView
 
 TOP = 5

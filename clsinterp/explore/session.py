@@ -1,6 +1,6 @@
 """What a running page holds: the model behind its lock, the gallery, the cache; from a state to its views."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,13 +40,20 @@ class Session:
         model: must have a classifier.
         gallery: its images.
         max_bytes: of cached views.
+        loaded_with: options the model was loaded with, for code to copy.
 
     Raises:
         RequestError: the checkpoint has no classifier.
     """
 
-    def __init__(self, model: VisionModel, gallery: Gallery, max_bytes: int = 256 * 2**20) -> None:
-        self.model, self.gallery = model, gallery
+    def __init__(
+        self,
+        model: VisionModel,
+        gallery: Gallery,
+        max_bytes: int = 256 * 2**20,
+        loaded_with: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model, self.gallery, self.loaded_with = model, gallery, dict(loaded_with or {})
         self.head = own_head(model)
         self.views_cache: TabCache[LensView] = TabCache(max_bytes)
         self.tabs = Tabs(self._free)

@@ -19,8 +19,9 @@
   }
 
   explore.read = function (view, layer, token, facts) {
-    if (!view) {
-      const wait = el("P", { className: "fine" }, "Looking at the image …");
+    if (!view || view.error) {
+      const text = view ? "Nothing to show. Pick an image on the left, or upload one." : "Looking at the image …";
+      const wait = el("P", { className: "fine" }, text);
       return [[el("H2", {}, "Token"), wait], [el("H2", {}, "Output, probability"), wait]];
     }
     const at = Math.min(layer, view.n_layers - 1), chosen = token < view.tokens.length ? token : 0;
