@@ -52,7 +52,7 @@ def gallery(n: int = 8) -> Gallery:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def serve():
     """session -> address of its page."""
     running = []
@@ -69,17 +69,17 @@ def serve():
         server.server_close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def session():
     return Session(mid_size(), gallery())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def address(serve, session):
     return serve(session)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     assert path, f"these tests need one of {', '.join(BROWSERS)}; on Debian: apt-get install chromium"
@@ -93,7 +93,7 @@ def browser():
 expect.set_options(timeout=20_000)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def context(browser):
     """Shared, so that scripts are fetched and compiled once."""
     return browser.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True)
