@@ -70,7 +70,9 @@ def maps_figure(
     fig = go.Figure()
     for i, panel in enumerate(found):
         add_map(fig, panel, layer, i, (i / slots, (i + 1) / slots), FULL, top5, overlay)
-    fig.update_layout(margin={"l": 8, "r": 8, "t": 34, "b": 8}, hovermode="closest", dragmode=False)
+    # Without autoexpand, so that a long name on a colour bar does not make the map smaller.
+    margin = {"l": 8, "r": 8, "t": 34, "b": 8, "autoexpand": False}
+    fig.update_layout(margin=margin, hovermode="closest", dragmode=False)
     return plain(fig)
 
 
