@@ -75,22 +75,19 @@ def register(app: Dash, session: Session) -> None:
     )
     in_browser("uploaded", Output("uploads", "data"), Input("tab", "data"))
     in_browser("ask", Output("asked", "data"), *CONTROLS, State("facts", "data"))
-    in_browser("remember", Output("query", "data"), *CONTROLS, *LOOKS, State("facts", "data"), State("tab", "data"))
+    in_browser(
+        "follow",
+        Output("query", "data"),
+        *CONTROLS, *LOOKS, Input("view", "data"), State("facts", "data"), State("tab", "data"),
+    )  # fmt: skip
     in_browser(
         "draw",
         [Output("maps", "figure"), Output("trajectory", "figure")],
         Input("view", "data"), Input("theme", "data"), State("layer", "value"), State("token", "data"),
     )  # fmt: skip
-    in_browser("move", Output("moved", "data"), Input("layer", "value"), Input("token", "data"), State("view", "data"))
-    in_browser(
-        "read",
-        [Output("token-panel", "children"), Output("output-panel", "children")],
-        Input("view", "data"), Input("layer", "value"), Input("token", "data"), State("facts", "data"),
-    )  # fmt: skip
     in_browser(
         "shelves",
-        [Output("gallery", "children"), Output("donors", "children"), Output("current", "children"),
-         Output("current-name", "children"), Output("donor-label", "children")],
+        Output("shelved", "data"),
         Input("picked", "data"), Input("donor", "data"), Input("uploads", "data"), State("facts", "data"),
     )  # fmt: skip
     in_browser(

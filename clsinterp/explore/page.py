@@ -61,7 +61,7 @@ def layout(session: Session) -> html.Div:
             dcc.Store(id="view"),
             dcc.Store(id="asked"),
             dcc.Store(id="query", data=""),
-            dcc.Store(id="moved"),
+            dcc.Store(id="shelved"),
             dcc.Interval(id="clock", interval=900, disabled=True),
             _header(session),
             html.Main([_sidebar(session), _content(session)], className="columns"),

@@ -88,8 +88,8 @@
     return query(picked, quantity, cls, head, replace, at, donor, clsOnly).toString();
   };
 
-  // Controls -> address and download links.
-  explore.remember = function (picked, quantity, cls, head, replace, at, donor, clsOnly, layer, token, theme, facts, tab) {
+  // What follows from every change, in one callback: address, download links, and what shared.show draws.
+  explore.follow = function (picked, quantity, cls, head, replace, at, donor, clsOnly, layer, token, theme, view, facts, tab) {
     const q = query(picked, quantity, cls, head, replace, at, donor, clsOnly);
     q.set("layer", layer);
     if (token) q.set("token", token);
@@ -99,6 +99,7 @@
     }
     q.set("theme", theme);
     history.replaceState(history.state, "", "?" + q.toString());
+    shared.show(view, layer, token, facts.class_names);
     return state;
   };
 

@@ -107,21 +107,23 @@
     }
   }
 
-  explore.move = function (layer, token, view) {
-    if (!view || view.error || !shared.view) return window.dash_clientside.no_update;
-    shared.layer = Math.min(layer, view.n_layers - 1);
-    shared.token = token < view.tokens.length ? token : 0;
+  // Everything on the page that a layer or token changes, but not the figures' making: see draw.
+  shared.show = function (view, layer, token, names) {
+    const fits = view && !view.error;
+    const at = fits ? Math.min(layer, view.n_layers - 1) : layer;
+    const chosen = fits && token < view.tokens.length ? token : 0;
+    shared.read(view, at, chosen, names);
+    if (!fits || !shared.view || shared.view.asked !== view.asked) return;  // draw will come
+    Object.assign(shared, { layer: at, token: chosen });
     const maps = plot("maps");
-    if (shared.layer !== shared.drawn && maps && maps.data && maps.data.length === shared.view.maps.data.length) {
-      shared.drawn = shared.layer;
-      const cells = shared.view.cells[shared.layer];
-      const pick = (key) => cells.map((cell) => cell[key]);
-      const change = { z: pick("z"), customdata: pick("customdata"), text: pick("text") };
-      window.Plotly.restyle(maps, change, cells.map((_, i) => i));
-    } else {
+    if (at === shared.drawn || !maps || !maps.data || maps.data.length !== view.maps.data.length) {
       place();
+      return;
     }
-    return shared.layer;
+    shared.drawn = at;
+    const cells = view.cells[at];
+    const pick = (key) => cells.map((cell) => cell[key]);
+    window.Plotly.restyle(maps, { z: pick("z"), customdata: pick("customdata"), text: pick("text") }, cells.map((_, i) => i));
   };
 
   explore.play = function (clicks, stopped) {
