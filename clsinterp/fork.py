@@ -19,7 +19,7 @@ from torch import Tensor
 
 from clsinterp.errors import RequestError, RunError
 from clsinterp.interventions import swap
-from clsinterp.lens import lens_logits, lens_readout
+from clsinterp.logit_lens import lens_logits, lens_readout
 from clsinterp.metrics import ranks
 from clsinterp.model import VisionModel
 from clsinterp.readers import Readers, column

@@ -11,6 +11,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clsinterp.errors import RequestError
 
+SKIPPING = "Remove it, or pass --on-bad-image skip to leave such images out and count them."
+
 
 def to_rgb(image: Any) -> Image.Image:
     """`image` as 8-bit RGB, turned upright by its EXIF orientation.
@@ -31,8 +33,8 @@ def to_rgb(image: Any) -> Image.Image:
     return image.convert("RGB")
 
 
-def decode(data: bytes, source: str) -> Image.Image:
-    """The image in `data` as RGB.
+def decode(data: bytes, source: str, advice: str = SKIPPING) -> Image.Image:
+    """The image in `data` as RGB; `advice` ends the message where that fails.
 
     Raises:
         RequestError: unreadable, truncated or bomb-sized; the message names `source`.
@@ -42,10 +44,7 @@ def decode(data: bytes, source: str) -> Image.Image:
             image.load()
             return to_rgb(image)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise RequestError(
-            f"cannot read image {source}: {type(error).__name__}: {error}. "
-            "Remove it, or pass --on-bad-image skip to leave such images out and count them."
-        ) from error
+        raise RequestError(f"cannot read image {source}: {type(error).__name__}: {error}. {advice}") from error
 
 
 def at_size(processor: Any, side: int) -> Any:

@@ -29,7 +29,7 @@ def test_nothing_heavy_is_imported_until_it_is_needed(what):
 def test_help_and_package_contents():
     code, text = invoke("--help")
     assert code == 0
-    for command in ("demo", "run", "figure", "check", "models"):
+    for command in ("demo", "run", "figure", "lens", "explore", "check", "models"):
         assert command in text
     assert "VisionModel" in python("import clsinterp; print(clsinterp.VisionModel.__name__)")
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clsinterp.hookpoints import layer_scale, mlp_maps
-from clsinterp.lens import lens_logits, lens_readout
+from clsinterp.logit_lens import lens_logits, lens_readout
 from clsinterp.metrics import ranks
 from clsinterp.studies.setup import Batch, Setup
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from clsinterp.attention import patch_grid
 from clsinterp.hooks import HookFn, HookPoint, NamesFilter
 from clsinterp.interventions import generator
-from clsinterp.lens import lens_logits, lens_readout
+from clsinterp.logit_lens import lens_logits, lens_readout
 from clsinterp.model import VisionModel
 from clsinterp.studies.setup import Batch, Setup
 

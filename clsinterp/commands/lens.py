@@ -1,0 +1,134 @@
+"""``clsinterp lens`` and ``clsinterp explore``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clsinterp.console import (
+    ALLOW_PICKLE,
+    CONFIG,
+    DEVICE,
+    DTYPE,
+    MODEL,
+    command,
+    err_console,
+    out_console,
+    parse_config,
+    quiet_libraries,
+)
+from clsinterp.errors import RequestError
+
+
+@command
+def lens(
+    model: MODEL,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files; one figure each.")],
+    out: Annotated[Path, typer.Option(help="FILE.html, .png, .svg or .pdf.")] = Path("lens.html"),
+    quantity: Annotated[
+        str, typer.Option(help="probability, logit, rank, identifiability, top1, entropy or attention.")
+    ] = "probability",
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="A class's name or number.", show_default="the output's first")
+    ] = None,
+    head: Annotated[int | None, typer.Option(help="Head of the attention.", show_default="mean of all")] = None,
+    device: DEVICE = "auto",
+    dtype: DTYPE = "auto",
+    config: CONFIG = None,
+    allow_pickle: ALLOW_PICKLE = False,
+) -> None:
+    """Write what the classifier reads at every patch and layer: a page with a layer slider that works offline."""
+    quiet_libraries()
+    from clsinterp.figures import save_figure
+    from clsinterp.images import decode
+    from clsinterp.lens_view import lens as look
+    from clsinterp.model import VisionModel
+
+    pictures = []
+    for path in images:
+        try:
+            pictures.append(decode(path.read_bytes(), str(path), "Give another file."))
+        except OSError as error:
+            raise RequestError(f"cannot read image {path}: {error.strerror or error}.") from error
+    loaded = VisionModel(model, config=parse_config(config), dtype=dtype, device=device, allow_pickle=allow_pickle)
+    which = _class_index(class_name, loaded.class_names or [])
+    figures = []
+    for path, picture in zip(images, pictures, strict=True):
+        figure = look(loaded, picture).figure(quantity, class_index=which, head=head)
+        figures.append(figure.update_layout(title_text=f"{_escaped(path.name)}: {figure.layout.title.text}"))
+    save_figure(figures, out)
+    out_console.print(f"figure: {out}", soft_wrap=True, highlight=False)
+
+
+def _escaped(name: str) -> str:
+    from clsinterp.lens_maps import shown
+
+    return shown(name, 60)
+
+
+def _class_index(asked: str | None, names: list[str]) -> int | None:
+    if asked is None:
+        return None
+    if asked in names:
+        return names.index(asked)
+    if asked.isdigit() and int(asked) < len(names):
+        return int(asked)
+    some = ", ".join(names[:12]) + (", .." if len(names) > 12 else "")
+    raise RequestError(f"class {asked!r} was given; the model has {len(names)} classes: {some}.")
+
+
+@command
+def explore(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, checkpoint folder, or zoo/NAME.")] = "zoo/vit",
+    images: Annotated[Path | None, typer.Option(help="Folder of images for the gallery.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Or a data set: hub id, folder of class folders, parquet.", show_default="zoo")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; others than loopback let others in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8050,
+    open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+    device: DEVICE = "auto",
+    dtype: DTYPE = "auto",
+    config: CONFIG = None,
+    allow_pickle: ALLOW_PICKLE = False,
+) -> None:
+    """Open a page that shows, patch by patch and layer by layer, what the model's classifier reads."""
+    if images is not None and data is not None:
+        raise RequestError("--images and --data were both given; choose one.")
+    try:
+        import dash  # noqa: F401
+    except ImportError as error:
+        raise RequestError("the page needs Dash; install clsinterp[explore].") from error
+    quiet_libraries()
+    from clsinterp.explore.gallery import from_data, from_folder
+    from clsinterp.explore.server import build, is_loopback, listen
+    from clsinterp.explore.session import Session
+    from clsinterp.model import VisionModel
+
+    with err_console.status("loading the model and the images"):
+        gallery = from_folder(images) if images is not None else from_data(data or "zoo")
+        given = {"config": parse_config(config), "dtype": dtype, "device": device, "allow_pickle": allow_pickle}
+        loaded = VisionModel(model, **given)  # type: ignore[arg-type]
+        usual = {"config": {}, "dtype": "auto", "device": "auto", "allow_pickle": False}
+        session = Session(loaded, gallery, loaded_with={k: v for k, v in given.items() if v != usual[k]})
+        session.warm_up()
+        server = listen(build(session, host), host, port)
+    if not is_loopback(host):
+        err_console.print(
+            f"WARNING: listening on {host}. Anyone who can reach this machine can open the page, see its images and use "
+            "the model; there is no password. Use --host 127.0.0.1 unless that is what you want.",
+            style="bold red", soft_wrap=True, highlight=False,
+        )  # fmt: skip
+    shown_host = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    address = f"http://{shown_host}:{server.port}/"
+    out_console.print(f"explore: {address} (Ctrl+C ends it)", soft_wrap=True, highlight=False)
+    if open_:
+        import webbrowser
+
+        webbrowser.open(address)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        out_console.print("stopped.")
+    finally:
+        server.server_close()

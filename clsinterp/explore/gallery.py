@@ -1,0 +1,172 @@
+"""The images of a page: those it was opened with, and those its tabs upload, kept encoded and in memory only."""
+
+import hashlib
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from clsinterp.errors import RequestError
+from clsinterp.images import to_rgb
+
+logger = logging.getLogger(__name__)
+MAX_BYTES = 10 * 2**20  # of a request's body, and so of an upload
+MAX_PIXELS = 25_000_000  # checked in the header, before anything is decoded
+MAX_SHOWN = 60  # images of a folder or data set in the gallery
+MAX_UPLOADS = 20  # of one tab; the oldest goes
+THUMBNAIL = 96
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image of the page.
+
+    Attributes:
+        key: a hash of its bytes: what the address and the browser call it.
+        data: the encoded file.
+        name: what people call it.
+        source: a Python expression that gives the PIL image, for code to copy.
+        thumbnail: a small PNG.
+    """
+
+    key: str
+    data: bytes = field(repr=False)
+    name: str
+    source: str
+    thumbnail: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, data: bytes, name: str, source: str) -> "Picture":
+        """Check and decode `data`.
+
+        Raises:
+            RequestError: too many pixels, or no readable image.
+        """
+        small = open_image(data, name)
+        small.thumbnail((THUMBNAIL, THUMBNAIL))
+        buffer = BytesIO()
+        small.save(buffer, "PNG")
+        return cls(hashlib.blake2b(data, digest_size=8).hexdigest(), data, name, source, buffer.getvalue())
+
+    def image(self) -> Image.Image:
+        """The image as RGB."""
+        return open_image(self.data, self.name)
+
+
+def open_image(data: bytes, name: str) -> Image.Image:
+    """The image in `data` as RGB, if it is of a usual format and not too large.
+
+    Raises:
+        RequestError: otherwise.
+    """
+    try:
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise RequestError(
+                    f"{name} has {image.width} x {image.height} pixels; at most {MAX_PIXELS // 10**6} million are "
+                    "taken. Make it smaller and try again."
+                )
+            image.load()
+            return to_rgb(image)
+    except RequestError:
+        raise
+    except UnidentifiedImageError as error:
+        raise RequestError(f"{name} is not an image this page reads; it takes {', '.join(FORMATS)}.") from error
+    # Pillow's decoders raise all of these on damaged files.
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, Image.DecompressionBombError) as error:
+        raise RequestError(f"{name} is damaged or cut short and cannot be decoded.") from error
+
+
+class Gallery:
+    """The page's own images and, by tab, the uploaded ones. Safe to use from several threads."""
+
+    def __init__(self, pictures: Iterable[Picture], setup: str = "") -> None:
+        self.pictures = list({p.key: p for p in pictures}.values())
+        self.setup = setup  # lines of Python that the pictures' sources need
+        self._uploads: dict[str, OrderedDict[str, Picture]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, tab: str, data: bytes, name: str) -> Picture:
+        """Take an upload.
+
+        Raises:
+            RequestError: it is no image that can be taken.
+        """
+        picture = Picture.of(data, name, f"Image.open({name!r})")
+        with self._lock:
+            mine = self._uploads.setdefault(tab, OrderedDict())
+            mine[picture.key] = picture
+            mine.move_to_end(picture.key)
+            while len(mine) > MAX_UPLOADS:
+                mine.popitem(last=False)
+        return picture
+
+    def uploads(self, tab: str) -> list[Picture]:
+        """What `tab` has uploaded, oldest first."""
+        with self._lock:
+            return list(self._uploads.get(tab, {}).values())
+
+    def drop(self, tab: str) -> None:
+        """Forget the uploads of a closed tab."""
+        with self._lock:
+            self._uploads.pop(tab, None)
+
+    def find(self, tab: str, key: str | None) -> Picture:
+        """The image called `key`. Only what is held is looked up: no path is ever opened.
+
+        Raises:
+            RequestError: not held (any more).
+        """
+        for picture in (*self.pictures, *self.uploads(tab)):
+            if picture.key == key:
+                return picture
+        raise RequestError(
+            "The image this address names is not here. It was uploaded in another tab, or the page was opened with other "
+            "images. Pick one from the gallery, or upload it again."
+        )
+
+
+def from_folder(folder: Path) -> Gallery:
+    """The images in `folder` and its folders, sorted by name; the first `MAX_SHOWN` that can be read.
+
+    Raises:
+        RequestError: no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise RequestError(f"there is no folder {folder}; give a folder of images with --images.")
+    ending = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+    pictures: list[Picture] = []
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in ending and p.is_file()):
+        if len(pictures) == MAX_SHOWN:
+            break
+        name = str(path.relative_to(folder))
+        try:
+            pictures.append(Picture.of(path.read_bytes(), name, f"Image.open({str(path)!r})"))
+        except RequestError as error:
+            logger.warning("left out: %s", error)
+    if not pictures:
+        raise RequestError(f"{folder} holds no image that can be read; {', '.join(FORMATS)} are looked for.")
+    return Gallery(pictures)
+
+
+def from_data(data: str) -> Gallery:
+    """The first `MAX_SHOWN` test images of `data` in their seeded order.
+
+    Raises:
+        RequestError: as in `clsinterp.data.open_data`.
+    """
+    from clsinterp.data import open_data
+
+    _, test = open_data(data, limit=MAX_SHOWN)
+    pictures = [
+        Picture.of(test.encoded(i), f"{test.class_names[test.labels[i]]} ({test.sources[i]})", f"images.image({i})")
+        for i in range(len(test))
+    ]
+    setup = f"from clsinterp.data import open_data\n\nimages = open_data({data!r}, limit={MAX_SHOWN})[1]  # test images"
+    return Gallery(pictures, setup)
