@@ -33,6 +33,7 @@ class Source:
         n_tensors: weights of the backbone, all of which must be found.
         megabytes: size of the download, for messages.
         what: what the checkpoint is, in the words used wherever it is named.
+        short: the same for a figure's panel.
         card: the model card.
     """
 
@@ -44,6 +45,7 @@ class Source:
     n_tensors: int
     megabytes: int
     what: str
+    short: str
     card: str
 
 
@@ -78,6 +80,7 @@ SOURCES: dict[str, Source] = {
         n_tensors=222,  # 12 blocks of 18, the final norm's 2, CLS token, positions, patch projection's 2
         megabytes=90,
         what=FOCUS,
+        short="fine-tuned for saliency, not stock DINOv2",
         card=FOCUS_CARD,
     )
 }
@@ -93,6 +96,12 @@ def cache_folder() -> Path:
         return Path(os.environ.get("CLSINTERP_CACHE") or "~/.cache/clsinterp").expanduser()
     except RuntimeError as error:
         raise RequestError(f"no cache folder: {error} Set CLSINTERP_CACHE to a folder.") from error
+
+
+def short_note(model: str) -> str | None:
+    """What a figure should say of ``zoo/NAME``, if it is a fetched checkpoint."""
+    source = SOURCES.get(model.removeprefix("zoo/")) if model.startswith("zoo/") else None
+    return source.short if source else None
 
 
 def fetched(name: str) -> Path | None:

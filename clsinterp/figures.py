@@ -103,6 +103,11 @@ def finish(fig: go.Figure, title: str, height: int) -> go.Figure:
     return fig
 
 
+def _panel_title(facts: dict[str, Any]) -> str:
+    note = facts.get("note")
+    return f"{facts['model']}<br><sup>{note}</sup>" if note else facts["model"]
+
+
 def note_figure(runs: Sequence[tuple[dict[str, Any], pa.Table]], published: bool = False) -> go.Figure:
     """The note's figure: per model, where the label can be read (probe) and where the output depends on it (shuffle).
 
@@ -127,7 +132,7 @@ def note_figure(runs: Sequence[tuple[dict[str, Any], pa.Table]], published: bool
         shared_yaxes=True,
         horizontal_spacing=0.03,
         vertical_spacing=0.16 / (n_rows - 1) if n_rows > 1 else 0,
-        subplot_titles=[f["model"] for f, _ in runs],
+        subplot_titles=[_panel_title(facts) for facts, _ in runs],
     )
     for i, (facts, curves) in enumerate(runs):
         where = {"row": i // columns + 1, "col": i % columns + 1}

@@ -12,6 +12,7 @@ from torch import Tensor
 from clsinterp import interventions
 from clsinterp.data import open_data
 from clsinterp.errors import RequestError
+from clsinterp.fetch import short_note
 from clsinterp.fork import check_layers
 from clsinterp.labels import LabelMatch, match_labels
 from clsinterp.loader import without_unreadable
@@ -123,6 +124,7 @@ class Study:
         }
         facts = {
             "model": request.model,
+            "note": short_note(request.model),
             "family": model.family.name,
             "n_layers": model.n_layers,
             "n_classes": n_labels if self.match.how == "fit" else model.n_classes,

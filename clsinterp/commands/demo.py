@@ -46,36 +46,20 @@ def demo(
 
 
 def _table(found: list[tuple[dict[str, Any], Any]]) -> Any:
-    """A row per model: accuracy intact, of the best probe, and after swaps at the first, middle and last layer."""
+    """A row per model: accuracy intact, of the best probe, after swaps at the first and last layer; the onsets."""
     from rich.table import Table
 
     from clsinterp.onset import Onset
 
-    table = Table(title="Accuracy: intact, read from CLS by a probe, and after a CLS swap", min_width=76)
+    table = Table(title="Accuracy: intact, read from CLS by a probe, after a CLS swap; layers of the onsets")
     table.add_column("model", no_wrap=True)
-    for name in (
-        "intact",
-        "best\nprobe",
-        "swap at\nfirst",
-        "\nmiddle",
-        "\nlast",
-        "decodable\nfrom layer",
-        "used from\nlayer",
-    ):
-        table.add_column(name, justify="right")
+    for name in ("intact", "best probe", "swap first", "swap last", "decodable", "used"):
+        table.add_column(name, justify="right", no_wrap=" " not in name)
     for facts, curves in found:
         rows = curves.to_pylist()
-        value = {
-            (r["curve"], r["layer"]): r["value"]
-            for r in rows
-            if r["metric"] == "accuracy" and r["probed_layer"] is None
-        }
-        last = facts["n_layers"] - 1
-        cells = [
-            value["intact", None],
-            max(v for (curve, _), v in value.items() if curve == "probe"),
-            *(value["shuffle", layer] for layer in (0, last // 2, last)),
-        ]
+        value = {(r["curve"], r["layer"]): r["value"] for r in rows if r["metric"] == "accuracy" and r["probed_layer"] is None}
+        best = max(v for (curve, _), v in value.items() if curve == "probe")
+        cells = [value["intact", None], best, value["shuffle", 0], value["shuffle", facts["n_layers"] - 1]]
         ends = [str(Onset.from_json(facts["onsets"][key])) for key in ("decodable_from", "used_from")]
         table.add_row(facts["model"], *(f"{cell:.3f}" for cell in cells), *ends)
     return table
