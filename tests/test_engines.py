@@ -50,7 +50,7 @@ def contents(out: Path) -> dict[str, bytes]:
     return {name: (out / name).read_bytes() for name in TABLES}
 
 
-def wait_for(found, seconds=120):
+def wait_for(found, seconds=300):
     until = time.monotonic() + seconds
     while not (value := found()):
         assert time.monotonic() < until, "never happened"
