@@ -60,7 +60,7 @@ def wait_for(found, seconds=300):
 
 def pids(out: Path) -> list[int]:
     """Of the workers at it."""
-    return [int(p.stem.rpartition("-")[2]) for p in (out / ".work" / "workers").glob("*.json")]
+    return [json.loads(p.read_text())["pid"] for p in (out / ".work" / "workers").glob("*.json")]
 
 
 def alive(pid: int) -> bool:
