@@ -47,4 +47,5 @@ def _capture(
             readout = model.readout.clone()
         nnsight.save(tokens)
         nnsight.save(readout)
-    return torch.stack(tokens), readout
+    # With a device_map blocks are on several devices.
+    return torch.stack([x.to(tokens[0].device) for x in tokens]), readout

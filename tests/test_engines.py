@@ -50,7 +50,7 @@ def contents(out: Path) -> dict[str, bytes]:
     return {name: (out / name).read_bytes() for name in TABLES}
 
 
-def wait_for(found, seconds=120):
+def wait_for(found, seconds=300):
     until = time.monotonic() + seconds
     while not (value := found()):
         assert time.monotonic() < until, "never happened"
@@ -60,7 +60,7 @@ def wait_for(found, seconds=120):
 
 def pids(out: Path) -> list[int]:
     """Of the workers at it."""
-    return [int(p.stem.rpartition("-")[2]) for p in (out / ".work" / "workers").glob("*.json")]
+    return [json.loads(p.read_text())["pid"] for p in (out / ".work" / "workers").glob("*.json")]
 
 
 def alive(pid: int) -> bool:
