@@ -87,9 +87,9 @@ def _panel(
             )  # fmt: skip
 
 
-def finish(fig: go.Figure, title: str, height: int) -> go.Figure:
-    """Title, size, and a legend under the axes in which each name stands once."""
-    top, bottom = 100, 130
+def finish(fig: go.Figure, title: str, height: int, top: int = 100) -> go.Figure:
+    """Title in a margin of `top` pixels, size, and a legend under the axes in which each name stands once."""
+    bottom = 130
     named: set[str] = set()
     for trace in fig.data:
         if getattr(trace, "legendgroup", None) and trace.showlegend is not False:
@@ -147,7 +147,9 @@ def note_figure(runs: Sequence[tuple[dict[str, Any], pa.Table]], published: bool
         fig.update_yaxes(title_text="accuracy", row=row, col=1)
     counts = sorted({r["n"] for _, curves in runs for r in curves.slice(0, 1).to_pylist()})
     note = f"n = {', '.join(map(str, counts))} test images; bands: 95% intervals"
-    return finish(fig, f"Availability against use of the CLS token<br><sup>{note}</sup>", 230 + 330 * n_rows)
+    top = 130 if any(facts.get("note") for facts, _ in runs[:columns]) else 100  # notes are second lines
+    title = f"Availability against use of the CLS token<br><sup>{note}</sup>"
+    return finish(fig, title, 130 + top + 330 * n_rows, top)
 
 
 def lens_figure(curves: pa.Table, facts: dict[str, Any]) -> go.Figure:
