@@ -18,7 +18,7 @@ import pyarrow as pa
 import torch
 
 from clsinterp.capture import capture
-from clsinterp.figures import run_figure
+from clsinterp.figures import study_figures
 from clsinterp.fork import Readers, fork
 from clsinterp.interventions import collision_rate, donors
 from clsinterp.results import curves_table
@@ -58,7 +58,7 @@ def main(setup: Setup, args) -> Findings:
     summary = pa.Table.from_pylist([{"layer": j, **{c: value[c, j] for c in shown}} for j in layers])
     same = collision_rate(torch.cat([p["label"] for p in parts]), torch.cat([p["donor"] for p in parts]))
     note = f"intact {value['intact', None]:.3f}, chance {1 / setup.n_classes:.3f}, donor of the same label {same:.3f}"
-    return Findings(summary, run_figure(curves, facts), {"curves": curves, "images": images}, (note,))
+    return Findings(summary, study_figures([(facts, curves)]), {"curves": curves, "images": images}, (note,))
 
 
 if __name__ == "__main__":

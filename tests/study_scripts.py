@@ -5,12 +5,16 @@ import sys
 from pathlib import Path
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
-NOT_STUDIES = {"bench", "gallery"}
 
 
 def names() -> list[str]:
-    """Every study's script."""
-    return sorted({path.stem for path in EXPERIMENTS.glob("*.py")} - NOT_STUDIES)
+    """The scripts with the studies' command line."""
+    scripts = sorted(EXPERIMENTS.glob("*.py"))
+    return [
+        p.stem
+        for p in scripts
+        if "from clsinterp.studies.command import" in p.read_text() and "@study" in p.read_text()
+    ]
 
 
 def script(name: str):

@@ -18,7 +18,7 @@ from clsinterp.experiment import run as run_note
 from clsinterp.interventions import donors
 from clsinterp.loader import batches
 from clsinterp.naive import plain_forward
-from clsinterp.request import Request
+from clsinterp.request import Request, Resources
 from clsinterp.studies.catalog import STUDIES
 from clsinterp.studies.setup import Setup
 
@@ -74,7 +74,9 @@ def test_clsinterp_experiments_lists_them():
 def test_note_has_the_numbers_of_clsinterp_run(done, checkpoint, folder, tmp_path):
     out = done("note", "deit")
     request = Request(model=str(checkpoint("deit")), data=str(folder), limit=LIMIT, batch_size=16)
-    reference = pq.read_table(run_note(request, tmp_path / "run", workers=0) / "curves.parquet").to_pylist()
+    reference = pq.read_table(
+        run_note(request, tmp_path / "run", resources=Resources(workers=0)) / "curves.parquet"
+    ).to_pylist()
     keys = ("curve", "layer", "probed_layer", "metric", "value", "ci_low", "ci_high", "n")
     ours, theirs = (sorted(str([r[k] for k in keys]) for r in table) for table in (rows(out, "curves"), reference))
     assert ours == theirs

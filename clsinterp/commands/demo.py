@@ -57,7 +57,11 @@ def _table(found: list[tuple[dict[str, Any], Any]]) -> Any:
         table.add_column(name, justify="right", no_wrap=" " not in name)
     for facts, curves in found:
         rows = curves.to_pylist()
-        value = {(r["curve"], r["layer"]): r["value"] for r in rows if r["metric"] == "accuracy" and r["probed_layer"] is None}
+        value = {
+            (r["curve"], r["layer"]): r["value"]
+            for r in rows
+            if r["metric"] == "accuracy" and r["probed_layer"] is None
+        }
         best = max(v for (curve, _), v in value.items() if curve == "probe")
         cells = [value["intact", None], best, value["shuffle", 0], value["shuffle", facts["n_layers"] - 1]]
         ends = [str(Onset.from_json(facts["onsets"][key])) for key in ("decodable_from", "used_from")]

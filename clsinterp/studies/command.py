@@ -20,7 +20,7 @@ from rich.table import Table
 from clsinterp.console import err_console, out_console, quiet_libraries
 from clsinterp.errors import ClsinterpError, RequestError
 from clsinterp.figures import to_html
-from clsinterp.results import RunFolder
+from clsinterp.run_folder import IN_USE, RunFolder
 from clsinterp.studies.setup import Setup
 
 
@@ -130,8 +130,10 @@ def _run(
 
     findings = measure(setups() if several else next(setups()), args)
     identity = {"study": name, **{k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}}
-    folder.begin(identity, resume=False, overwrite=args.overwrite)
-    with folder.lock():
+    folder.begin({"identity": identity}, resume=False, overwrite=args.overwrite)
+    with folder.alone(IN_USE) as free:
+        if not free:
+            raise RequestError(f"another run is writing into {args.out}; choose another --out.")
         for stem, table in {**findings.tables, "summary": findings.summary}.items():
             folder.write_table(args.out / f"{stem}.parquet", table)
         folder.write(args.out / "summary.md", lambda p: p.write_text(markdown(findings.summary, findings.notes)))

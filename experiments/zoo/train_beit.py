@@ -13,6 +13,7 @@ LayerScale 0.1, stochastic depth 0.1, relative position bias and no absolute pos
 """
 
 import common
+import masking
 import torch
 from einops import rearrange
 from torch import nn
@@ -74,7 +75,7 @@ class MaskedTokens(nn.Module):
         common.draw_tokens(self.beit.embeddings.cls_token, self.beit.embeddings.mask_token)
 
     def forward(self, gray: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        hidden = common.block_mask(len(gray), HIDDEN_PATCHES, generator)
+        hidden = masking.block_mask(len(gray), HIDDEN_PATCHES, generator)
         tokens = self.beit(common.normalise(gray), bool_masked_pos=hidden).last_hidden_state
         target = nearest(patches(gray)[hidden], self.codebook)
         return nn.functional.cross_entropy(self.decoder(tokens[:, 1:][hidden]), target)

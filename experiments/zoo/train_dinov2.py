@@ -16,6 +16,7 @@ The teacher's backbone is exported, with a ridge head on [CLS, patch mean] of it
 import math
 
 import common
+import masking
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -119,7 +120,7 @@ class SelfDistillation(nn.Module):
         """Masks (n, 49): every other image (on average) hides blocks of 10 to 50% of its patches."""
         target = 5 + 18 * torch.rand(n, generator=generator)
         masked = torch.rand(n, 1, generator=generator) < 0.5
-        return common.block_mask(n, target, generator) & masked
+        return masking.block_mask(n, target, generator) & masked
 
     def forward(self, gray: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         large = torch.cat([crop(gray, (0.4, 1.0), common.SIDE, generator) for _ in range(2)])
