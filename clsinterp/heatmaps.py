@@ -11,13 +11,16 @@ from plotly.subplots import make_subplots
 from clsinterp.figures import finish
 
 
-def patching_figure(table: pa.Table, title: str, tokens: Sequence[str] | None = None) -> go.Figure:
+def patching_figure(
+    table: pa.Table, title: str, tokens: Sequence[str] | None = None, metric: str = "metric"
+) -> go.Figure:
     """Heatmap of a patching sweep: layer (down) by token or head (right).
 
     Args:
         table: from `clsinterp.patching`.
         title: what was patched and measured.
         tokens: names of the tokens, in order; default their numbers.
+        metric: what the colours stand for.
     """
     rows = table.to_pylist()
     axis = "head" if rows[0]["token"] is None else "token"
@@ -28,7 +31,7 @@ def patching_figure(table: pa.Table, title: str, tokens: Sequence[str] | None = 
     fig = go.Figure(
         go.Heatmap(
             x=names, y=layers, z=[[cell.get((layer, p)) for p in places] for layer in layers], xgap=1, ygap=1,
-            colorscale="RdBu", zmid=0, zmin=-top, zmax=top, colorbar={"title": "metric"},
+            colorscale="RdBu", zmid=0, zmin=-top, zmax=top, colorbar={"title": metric},
             hovertemplate=f"layer %{{y}}, {axis} %{{x}}: %{{z:.3f}}<extra></extra>",
         )
     )  # fmt: skip
@@ -66,6 +69,8 @@ def attention_figure(image: Any, maps: Any, names: Sequence[str], title: str) ->
             hovertemplate="%{z:.4f}<extra></extra>",
         )  # fmt: skip
         fig.add_trace(heat, row=i // columns + 1, col=i % columns + 1)
-    fig.update_xaxes(visible=False)
-    fig.update_yaxes(visible=False, scaleanchor=None)
+    fig.update_xaxes(visible=False, constrain="domain")
+    fig.update_yaxes(visible=False, constrain="domain")
+    for i in range(len(names) + 1):  # square patches, as in the image
+        fig.update_yaxes(scaleanchor="x" if i == 0 else f"x{i + 1}", row=i // columns + 1, col=i % columns + 1)
     return finish(fig, title, 130 + 100 + 260 * n_rows)

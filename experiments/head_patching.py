@@ -66,9 +66,11 @@ def main(setup: Setup, args) -> Findings:
     with torch.no_grad():
         n_tokens = model.run_with_cache(pixels, "hook_full_embed")[1]["full_embed"].shape[1]
     figures = [
-        patching_figure(heads, f"Heads, z patched: {pair} ({setup.name})"),
-        patching_figure(estimate, f"Heads, first-order estimate: {pair}"),
-        patching_figure(tokens, f"Tokens, resid_pre patched: {pair}", token_names(model.layout, n_tokens)),
+        patching_figure(heads, f"Heads, z patched: {pair} ({setup.name})", metric="recovered"),
+        patching_figure(estimate, f"Heads, first-order estimate: {pair}", metric="recovered"),
+        patching_figure(
+            tokens, f"Tokens, resid_pre patched: {pair}", token_names(model.layout, n_tokens), metric="recovered"
+        ),
     ]
     best = sorted(heads.to_pylist(), key=lambda r: -r["value"])[:4]
     if model.family.has_cls:
