@@ -79,6 +79,14 @@ class Setting:
             for layer in LAYERS:
                 plain_forward(self.model, self.pixels, layer, 0, swap)
 
+    def pass_per_readout(self) -> None:
+        """A pass for each read-out and layer, and one for the activations that probes and lens read."""
+        plain_forward(self.model, self.pixels)
+        for _ in self.model.family.readouts:
+            plain_forward(self.model, self.pixels)
+            for layer in LAYERS:
+                plain_forward(self.model, self.pixels, layer, 0, lambda tokens: tokens[self.donors])
+
     def blocks_alone(self) -> None:
         """Every block at the rows it gets in the fork, and nothing else."""
         blocks = self.model._module.get_submodule(self.model.family.blocks)
@@ -97,8 +105,10 @@ def fork_rows(quick: bool) -> list[Row]:
     name = f"all curves, dinov2 {ZOO}"
     rows = [
         compare(name, "a pass per curve and layer", ">= 5", dinov2.fork, dinov2.pass_per_curve, repeats),
+        compare(name, "a pass per layer and read-out", ">= 3.5", dinov2.fork, dinov2.pass_per_readout, repeats),
         compare(name, "best loop, plain torch", ">= 1.8", dinov2.fork, dinov2.best_loop, repeats),
         compare(name, "best loop, a trace per layer", ">= 1.8", dinov2.fork, dinov2.traced_loop, repeats),
+        compare(name, "its 78 blocks alone", ">= 0.9", dinov2.fork, dinov2.blocks_alone, repeats),
     ]
     if not quick:
         for family in ("deit", "vit"):
