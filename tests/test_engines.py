@@ -11,22 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from test_run import invoke
 
-from clsinterp.cli import app
 from clsinterp.engines import engine_for
 from clsinterp.errors import RequestError
 from clsinterp.request import Resources
 
 TABLES = ("images.parquet", "curves.parquet", "probes.safetensors")
 OPTIONS = ("--batch-size", 2, "--workers", 0, "--quiet")  # 42 train and 21 test batches, a unit each
-
-
-def invoke(*args) -> tuple[int, str]:
-    result = CliRunner().invoke(app, [str(a) for a in args])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, " ".join(result.output.split())
 
 
 @pytest.fixture(scope="module")

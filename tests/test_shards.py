@@ -13,20 +13,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
+from test_run import invoke
 
-from clsinterp.cli import app
 from clsinterp.units import STAGES, Layout, Shard, ancestors, halves, tree_sum
 
 TABLES = ("images.parquet", "curves.parquet", "probes.safetensors")
 OPTIONS = ("--batch-size", 4, "--layers=-1,1,3", "--head", "fit", "--cls-only", "refit")  # 21 train and 11 test batches
-
-
-def invoke(*args) -> tuple[int, str]:
-    result = CliRunner().invoke(app, [str(a) for a in args])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, " ".join(result.output.split())
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import logging
 import sys
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nnsight
 import torch
@@ -21,9 +21,6 @@ from clsinterp.remote.pixels import pack
 from clsinterp.remote.server import Server
 from clsinterp.remote.shipping import shipping
 from clsinterp.traced import Traced
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 
