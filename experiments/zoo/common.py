@@ -74,7 +74,7 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
     return (images.float() / 127.5 - 1.0).unsqueeze(1).expand(-1, 3, -1, -1)
 
 
-def augment(images: torch.Tensor, generator: torch.Generator, pad: int = 2) -> torch.Tensor:
+def augment(images: torch.Tensor, generator: torch.Generator, pad: int = 1) -> torch.Tensor:
     """Random shift by up to `pad` pixels and random horizontal flip, an own draw for each image."""
     n = len(images)
     padded = nn.functional.pad(images, (pad, pad, pad, pad))
@@ -88,10 +88,14 @@ def augment(images: torch.Tensor, generator: torch.Generator, pad: int = 2) -> t
 
 @dataclass
 class Schedule:
-    """Linear warm-up, then a cosine to zero."""
+    """Linear warm-up, then a cosine to zero.
+
+    An image costs the same in a batch of 32 as in one of 256 at this size, and short trainings lack steps, not images: the
+    batch is small wherever the objective does not compare the images of a batch with each other.
+    """
 
     epochs: int
-    batch_size: int = 256
+    batch_size: int = 64
     lr: float = 1e-3
     weight_decay: float = 0.05
     warmup: float = 0.1

@@ -83,8 +83,8 @@ class MaskedTokens(nn.Module):
 
 def main() -> None:
     parser = common.parser(__doc__)
-    parser.add_argument("--pretrain-epochs", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--pretrain-epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--layer-decay", type=float, default=0.65)
     args = common.parse(parser)
     images, labels, test_images, test_labels = common.load(args)
@@ -94,7 +94,7 @@ def main() -> None:
     # and a shipped mask token would be a weight that no classifier uses
     model = BeitForImageClassification(BeitConfig(**{**CONFIG.to_dict(), "use_mask_token": False}))
 
-    pretraining = common.Schedule(args.pretrain_epochs, batch_size=128, lr=1.5e-3)
+    pretraining = common.Schedule(args.pretrain_epochs, lr=1e-3)
     minutes = common.fit(
         "pretrain",
         masked,
@@ -107,7 +107,7 @@ def main() -> None:
     )
 
     model.beit.load_state_dict({k: v for k, v in masked.beit.state_dict().items() if "mask_token" not in k})
-    schedule = common.Schedule(args.epochs, batch_size=128, lr=2e-3)
+    schedule = common.Schedule(args.epochs, lr=1.5e-3)
 
     def loss_of(index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         logits = model(common.normalise(common.augment(images[index], generator))).logits

@@ -126,7 +126,7 @@ def describe(gray: torch.Tensor, labels: torch.Tensor, terciles: torch.Tensor, g
 
 def main() -> None:
     parser = common.parser(__doc__)
-    parser.add_argument("--epochs", type=int, default=11)
+    parser.add_argument("--epochs", type=int, default=7)
     args = common.parse(parser)
     images, labels, test_images, test_labels = common.load(args)
     clip = CLIPModel(CONFIG)
@@ -148,7 +148,7 @@ def main() -> None:
     def bound_scale(step: int, total: int) -> None:
         clip.logit_scale.clamp_(max=math.log(100))
 
-    schedule = common.Schedule(args.epochs)
+    schedule = common.Schedule(args.epochs, batch_size=128)
     minutes = common.fit(
         "contrast",
         clip,

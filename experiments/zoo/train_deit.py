@@ -52,23 +52,23 @@ class Teacher(nn.Sequential):
 def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--teacher-epochs", type=int, default=7)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=7)
     args = common.parse(parser)
     images, labels, test_images, test_labels = common.load(args)
     teacher, model = Teacher(), DeiTForImageClassificationWithTeacher(CONFIG)
     start = model.deit.embeddings
     common.draw_tokens(start.cls_token, start.distillation_token, start.position_embeddings)
 
-    def view(index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        return common.normalise(common.augment(images[index], generator))
+    def view(index: torch.Tensor, generator: torch.Generator, pad: int = 1) -> torch.Tensor:
+        return common.normalise(common.augment(images[index], generator, pad))
 
     def teacher_loss(index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        return nn.functional.cross_entropy(teacher(view(index, generator)), labels[index], label_smoothing=0.1)
+        return nn.functional.cross_entropy(teacher(view(index, generator, pad=2)), labels[index], label_smoothing=0.1)
 
     def teacher_accuracy() -> float:
         return common.accuracy(teacher, test_images, test_labels)
 
-    schedule = common.Schedule(args.teacher_epochs, lr=3e-3, warmup=0.2)
+    schedule = common.Schedule(args.teacher_epochs, batch_size=256, lr=3e-3, warmup=0.2)
     teacher_minutes = common.fit(
         "teacher",
         teacher,
@@ -91,7 +91,7 @@ def main() -> None:
         by_teacher = nn.functional.cross_entropy(output.distillation_logits, decision)
         return 0.5 * by_label + 0.5 * by_teacher
 
-    schedule = common.Schedule(args.epochs, batch_size=128)
+    schedule = common.Schedule(args.epochs)
     minutes = common.fit(
         "distil",
         model,

@@ -58,7 +58,7 @@ def crop(gray: torch.Tensor, area: tuple[float, float], side: int, generator: to
 class Prototypes(nn.Module):
     """Tokens (..., 64) -> cosines with the prototypes (..., n)."""
 
-    def __init__(self, n: int = 512, d: int = CONFIG.hidden_size) -> None:
+    def __init__(self, n: int = 256, d: int = CONFIG.hidden_size) -> None:
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(d, 256), nn.GELU(), nn.Linear(256, 256), nn.GELU(), nn.Linear(256, d))
         self.directions = nn.Parameter(torch.randn(n, d))
@@ -162,8 +162,8 @@ def classifier(backbone: Dinov2Model, images: torch.Tensor, labels: torch.Tensor
 
 def main() -> None:
     parser = common.parser(__doc__)
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--small-crops", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--small-crops", type=int, default=2)
     parser.add_argument("--lr", type=float, default=1e-3)
     args = common.parse(parser)
     images, labels, test_images, test_labels = common.load(args)
@@ -175,7 +175,7 @@ def main() -> None:
             model = classifier(module.teacher.backbone, images[:5000], labels[:5000])
         return {"test": common.accuracy(lambda x: model(x).logits, test_images[:2000], test_labels[:2000])}
 
-    schedule = common.Schedule(args.epochs, batch_size=128, lr=args.lr)
+    schedule = common.Schedule(args.epochs, lr=args.lr)
     minutes = common.fit(
         "distil",
         module,

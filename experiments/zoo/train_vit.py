@@ -2,7 +2,7 @@
 
 Recipes (``--recipe``), none of which ever sees a swapped CLS token:
 
-``supervised``  cross-entropy from scratch, in two cycles of the learning rate (warm restart).
+``supervised``  cross-entropy from scratch.
 ``masked``      masked-patch pretraining (predict the pixels of hidden patches; the CLS token gets no loss of its own),
                 then fine-tuning with layer-wise learning-rate decay: how large ViTs are often trained.
 ``both``        cross-entropy from scratch with the masked-patch loss beside it in every step: a patch-level objective
@@ -28,7 +28,7 @@ CONFIG = ViTConfig(
     **common.LABELS,
 )
 MASK_RATIO = 0.6
-EPOCHS = {"supervised": [8, 8], "masked": [12], "both": [12]}  # with labels, of each cycle of the learning rate
+EPOCHS = {"supervised": 8, "masked": 5, "both": 5}  # with labels
 
 
 class Masked(nn.Module):
@@ -60,8 +60,8 @@ class Masked(nn.Module):
 def main() -> None:
     options = common.parser(__doc__)
     options.add_argument("--recipe", choices=list(EPOCHS), default="supervised")
-    options.add_argument("--pretrain-epochs", type=int, default=10, help="of masked")
-    options.add_argument("--epochs", type=int, nargs="+", help=f"with labels, of each cycle; default {EPOCHS}")
+    options.add_argument("--pretrain-epochs", type=int, default=4, help="of masked")
+    options.add_argument("--epochs", type=int, help=f"with labels; default {EPOCHS}")
     options.add_argument("--layer-decay", type=float, default=0.65, help="of masked")
     args = common.parse(options)
     images, labels, test_images, test_labels = common.load(args)
@@ -91,34 +91,32 @@ def main() -> None:
         loss = nn.functional.cross_entropy(model(common.normalise(gray)).logits, labels[index], label_smoothing=0.1)
         return loss + masked(gray, generator) if args.recipe == "both" else loss
 
-    for cycle, n in enumerate(args.epochs or EPOCHS[args.recipe], start=1):
-        stage = "labels" if cycle == 1 else f"labels {cycle}"
-        epochs[stage] = n
-        schedule = common.Schedule(n)
-        minutes += common.fit(
-            stage,
-            trained,
-            common.parameter_groups(common.depths(trained, N_BLOCKS), trained, schedule, decay),
-            loss_of,
-            len(images),
-            schedule,
-            args.seed + 1000 * (cycle - 1),  # another order of the images in each cycle
-            args.workdir,
-            after_epoch=lambda: {"test": common.accuracy(lambda x: model(x).logits, test_images, test_labels)},
-        )
+    epochs["labels"] = args.epochs or EPOCHS[args.recipe]
+    schedule = common.Schedule(epochs["labels"])
+    minutes += common.fit(
+        "labels",
+        trained,
+        common.parameter_groups(common.depths(trained, N_BLOCKS), trained, schedule, decay),
+        loss_of,
+        len(images),
+        schedule,
+        args.seed,
+        args.workdir,
+        after_epoch=lambda: {"test": common.accuracy(lambda x: model(x).logits, test_images, test_labels)},
+    )
     common.finish(
         model,
         args,
         test_images,
         test_labels,
         objective={
-            "supervised": "cross-entropy on labels, read from the CLS token, two cycles of the learning rate",
+            "supervised": "cross-entropy on labels, read from the CLS token",
             "masked": f"masked patches, then cross-entropy with layer-wise learning-rate decay {decay}",
             "both": "cross-entropy on labels and masked patches together",
         }[args.recipe],
         recipe=args.recipe,
         epochs=epochs,
-        steps=sum(epochs.values()) * (len(images) // common.Schedule(1).batch_size),
+        steps=sum(epochs.values()) * (len(images) // schedule.batch_size),
         minutes=round(minutes, 1),
     )
 
