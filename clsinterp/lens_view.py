@@ -14,11 +14,11 @@ from torch import Tensor
 
 from clsinterp import interventions
 from clsinterp.attention import patch_grid
-from clsinterp.errors import RequestError, RunError
+from clsinterp.errors import RequestError
 from clsinterp.fork import EMBEDDINGS, check_layers
 from clsinterp.heatmaps import token_names
-from clsinterp.hookpoints import walk
-from clsinterp.logit_lens import own_head, token_logits
+from clsinterp.lens_trace import MakeToken, lens_trace
+from clsinterp.logit_lens import own_head
 from clsinterp.readout import Head
 
 if TYPE_CHECKING:
@@ -77,15 +77,15 @@ class Intervention:
         done = [f"CLS token replaced by {how[self.replace]} {where}"] if self.replace else []
         return ", ".join(done + (["other read-outs off"] if self.cls_only else [])) or "nothing done"
 
-    def token(self, reference: Float[Tensor, "n d_model"]) -> Float[Tensor, "1 d_model"]:
-        """The replacement token, from the reference tokens (for ``zero``: from the image's own)."""
-        if self.replace == "mean":
-            return interventions.mean(reference)[:1]
-        if self.replace == "zero":
-            return interventions.zero(reference)[:1]
+    def maker(self) -> MakeToken:
+        """What makes the replacement token from the reference tokens (for ``zero``: from the image's own)."""
         if self.replace == "noise":
-            return interventions.noise(self.seed)(reference)[:1]
-        return reference[:1]
+            return interventions.noise(self.seed)
+        return {"mean": interventions.mean, "zero": interventions.zero}.get(self.replace or "", _first)
+
+
+def _first(reference: Tensor) -> Tensor:
+    return reference[:1]
 
 
 def no_replacing(model: "VisionModel") -> str | None:
@@ -191,6 +191,8 @@ def lens(
 ) -> LensView:
     """Look at one image through the logit lens (with the final norm; Vilas et al. 2023): every layer, every token.
 
+    The trace of a model on a server runs there, and what comes down is the view's logits.
+
     Args:
         model: the model.
         image: a PIL image, or pixels (channel, height, width).
@@ -208,43 +210,16 @@ def lens(
     if len(pixels) != 1:
         raise RequestError(f"{len(pixels)} images were given; a lens view is of one image.")
     reference, batch = _reference(model, edit, pixels)
-    cls = model.layout.index("cls") if model.family.has_cls else None
-    here = ENTERING if edit.layer == EMBEDDINGS else f"blocks.{edit.layer}.hook_resid_post"
-    stream: dict[str, Tensor] = {}
-    patterns: dict[str, Tensor] = {}
-    ends: dict[str, Tensor] = {}
-
-    def visit(name: str, value: Tensor) -> Tensor | None:
-        if name.endswith("hook_pattern"):
-            patterns[name] = value[0, :, cls].clone()  # (head, token)
-            return None
-        if not name.startswith("blocks."):
-            ends[name] = value[:1].clone()
-            return None
-        changed = None
-        if name == here and edit.replace is not None:
-            changed = value.clone()
-            changed[0, cls] = edit.token((value[1:, cls] if reference is None else reference).to(value))
-            value = changed
-        stream[name] = value[0].clone()  # (token, d_model)
-        return changed
-
-    with model.trace(batch):
-        walk(model, _names(model, edit, cls is not None), visit)
-    stream.pop(ENTERING, None)
-    tokens = torch.stack(list(stream.values()))
-    if not torch.isfinite(tokens).all():
-        raise RunError("NaN or infinity in the residual stream. Look at the checkpoint's weights, or use float32.")
-    features = ends["hook_readout"]
-    if edit.cls_only:
-        output = head.only("cls", features)
-    else:
-        output = ends["hook_logits"] if head.own else head(features)
-    n_tokens = tokens.shape[1]
+    here = None
+    if edit.replace is not None:
+        here = ENTERING if edit.layer == EMBEDDINGS else f"blocks.{edit.layer}.hook_resid_post"
+    names = _names(model, edit, model.family.has_cls)
+    logits, output, attention = lens_trace(model, batch, names, here, edit.maker(), reference, head, edit.cls_only)
+    n_tokens = logits.shape[1]
     return LensView(
-        token_logits(model, tokens, head).float().cpu(),
-        output[0].float().cpu(),
-        torch.stack(list(patterns.values())).float().cpu() if patterns else None,
+        logits,
+        output,
+        attention,
         tuple(_names_of(model, n_tokens)),
         tuple(g for g, where in model.layout.slices.items() for _ in range(*where.indices(n_tokens))),
         patch_grid(model, pixels),

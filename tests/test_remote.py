@@ -1,5 +1,6 @@
 """Remote runs against a double of an NDIF server that has no clsinterp: the same numbers, and what they cost in bytes."""
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from clsinterp.attention import cls_attention
 from clsinterp.capture import capture
 from clsinterp.checkpoint import zoo_names
 from clsinterp.fork import Readers, fork
+from clsinterp.lens_view import Intervention, lens
 from clsinterp.model import VisionModel
 from clsinterp.patching import logit_difference, patch_attn_head, patch_resid
 from clsinterp.probes import RidgeStats, solve
@@ -163,6 +165,38 @@ def test_patching_and_attention_work_there(double):
         found, expected = (patch(model, clean, corrupted, metric, what, layers=[1, 2]) for model in (away, here))
         assert found.equals(expected)
     assert torch.equal(cls_attention(away, clean), cls_attention(here, clean))
+
+
+@pytest.mark.parametrize("family", [*tiny.FIVE, "dinov2-registers"])
+@pytest.mark.parametrize("replace", [None, "swap", "mean", "zero", "noise"])
+def test_a_lens_view_is_the_same_there(double, family, replace):
+    away, here = double.model(family), VisionModel(str(double.folder(family)), device="cpu")
+    x, references = tiny.pixels(1)[0], tiny.pixels(2, seed=3)
+    edit = Intervention(replace, layer=1, reference=references, cls_only="dinov2" in family)
+    found, expected = lens(away, x, edit), lens(here, x, edit)
+    assert torch.equal(found.logits, expected.logits)
+    assert torch.equal(found.output, expected.output)
+    assert torch.equal(found.attention, expected.attention)
+    assert (found.tokens, found.groups, found.grid, found.class_names) == (
+        expected.tokens, expected.groups, expected.grid, expected.class_names,
+    )  # fmt: skip
+    (entry,) = double.log()
+    assert entry["names"] == []  # the server never had clsinterp, nor what it leans on
+
+
+def test_the_lens_command_looks_there(double, folder, tmp_path):
+    picture = next(Path(folder).rglob("*.png"))
+    pages = []
+    for where in ([], ["--remote", "--host", double.url]):
+        pages.append(tmp_path / f"{len(where)}.html")
+        code, text = invoke("lens", double.folder("deit"), picture, "--out", pages[-1], *where)
+        assert code == 0, text
+    assert len(double.log()) == 1
+    here, there = (re.sub("[0-9a-f]{8}-[0-9a-f-]{27}", "", page.read_text()) for page in pages)
+    assert here == there
+    code, text = invoke("lens", double.folder("deit"), picture, "--host", double.url)
+    assert code == 2
+    assert "without --remote" in text
 
 
 def test_a_job_can_be_polled_for(double):

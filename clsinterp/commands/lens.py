@@ -10,12 +10,15 @@ from clsinterp.console import (
     CONFIG,
     DEVICE,
     DTYPE,
+    HOST,
     MODEL,
+    REMOTE,
     command,
     err_console,
     out_console,
     parse_config,
     quiet_libraries,
+    server_of,
 )
 from clsinterp.errors import RequestError
 
@@ -36,6 +39,8 @@ def lens(
     dtype: DTYPE = "auto",
     config: CONFIG = None,
     allow_pickle: ALLOW_PICKLE = False,
+    remote: REMOTE = False,
+    host: HOST = None,
 ) -> None:
     """Write what the classifier reads at every patch and layer: a page with a layer slider that works offline."""
     quiet_libraries()
@@ -50,7 +55,14 @@ def lens(
             pictures.append(decode(path.read_bytes(), str(path), "Give another file."))
         except OSError as error:
             raise RequestError(f"cannot read image {path}: {error.strerror or error}.") from error
-    loaded = VisionModel(model, config=parse_config(config), dtype=dtype, device=device, allow_pickle=allow_pickle)
+    loaded = VisionModel(
+        model,
+        config=parse_config(config),
+        dtype=dtype,
+        device=device,
+        allow_pickle=allow_pickle,
+        remote=server_of(remote, host) or False,
+    )
     which = _class_index(class_name, loaded.class_names or [])
     figures = []
     for path, picture in zip(images, pictures, strict=True):
