@@ -3,12 +3,14 @@
 No nnsight, no fused attention, no sharing of code with `hookpoints`: what `check` and the tests compare with.
 """
 
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from clsinterp.model import VisionModel
 
@@ -95,16 +97,31 @@ def _edit_ends(model: VisionModel, name: str | None, edit: Edit, keep: Callable[
 
 
 def _positions(model: VisionModel, embed: Any, like: Tensor) -> Tensor:
-    """Position embeddings at the size the checkpoint was trained at."""
+    """Position embeddings, by bicubic interpolation where the image is square and of another size than in training.
+
+    DINOv2 with registers smooths where it shrinks them, the older DINOv2 does not.
+    """
     if hasattr(embed, "position_embedding"):
         table = embed.position_embedding.weight[None]
     elif getattr(embed, "position_embeddings", None) is None:
         return torch.zeros_like(like)
     else:
         table = embed.position_embeddings
-    n_without = like.shape[1] - table.shape[1]
-    parts = [table[:, :1], torch.zeros_like(like[:1, :n_without]), table[:, 1:]] if n_without else [table]
-    return torch.cat(parts, dim=1).repeat(len(like), 1, 1)
+    n_prefix = model.layout.n_prefix
+    n_table_prefix = n_prefix - _n_without_position(model)
+    first, grid = table[:, :n_table_prefix], table[:, n_table_prefix:]
+    if grid.shape[1] != like.shape[1] - n_prefix:
+        side, wanted = math.isqrt(grid.shape[1]), math.isqrt(like.shape[1] - n_prefix)
+        square = grid.mT.unflatten(2, (side, side)).float()
+        square = interpolate(square, (wanted, wanted), mode="bicubic", antialias=n_prefix > n_table_prefix)
+        grid = square.flatten(2).mT.to(table.dtype)
+    zeros = torch.zeros_like(like[:1, : n_prefix - n_table_prefix])
+    return torch.cat([first, zeros, grid], dim=1).repeat(len(like), 1, 1)
+
+
+def _n_without_position(model: VisionModel) -> int:
+    registers = model.layout.slices.get("registers")
+    return registers.stop - registers.start if registers else 0
 
 
 def _scaled(norm: Any, x: Tensor, edit: Edit) -> Tensor:

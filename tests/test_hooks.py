@@ -4,6 +4,7 @@ import torch
 import transformers as hf
 
 from clsinterp.cache import ActivationCache
+from clsinterp.check import check
 from clsinterp.errors import RequestError
 from clsinterp.hooks import HookPoint
 from clsinterp.model import VisionModel
@@ -36,6 +37,29 @@ def test_every_name_reads_and_writes_what_plain_torch_does(model, family):
         _, expected = edited_forward(m, x, name, noise)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=5e-5, msg=name)
         assert (found - base).abs().max() > 1e-3, name
+
+
+@pytest.mark.parametrize("family", ["dinov2", "dinov2-registers", "dinov3"])
+@torch.no_grad()
+def test_positions_of_other_image_sizes_are_the_interpolated_ones(model, family):
+    m = model(family)
+    x = torch.randn(N, 3, 5 * tiny.PATCH, 5 * tiny.PATCH, generator=torch.Generator().manual_seed(0))
+    for name in ("hook_pos_embed", "blocks.1.attn.hook_z"):
+        _, expected = edited_forward(m, x, name, lambda t: t * 1.5 + 0.1 * t.flip(-1))
+        found = m.run_with_hooks(x, [(name, lambda t, hook: t * 1.5 + 0.1 * t.flip(-1))])
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=5e-5, msg=name)
+
+
+@torch.no_grad()
+def test_check_of_a_model_for_large_images_takes_small_ones(tmp_path):
+    config = hf.Dinov2Config(**{**tiny.BASE, "image_size": 520, "num_hidden_layers": 2}, **tiny.LABELS, mlp_ratio=2)
+    torch.manual_seed(0)
+    m = VisionModel(hf.Dinov2ForImageClassification(config), image_processor=tiny.processor(), device="cpu")
+    sides = set()
+    with m.hooks([("hook_full_embed", lambda t, hook: sides.add(t.shape[1]))]):
+        findings = list(check(m))
+    assert all(f.holds for f in findings), findings
+    assert sides == {1 + 4 * 4}
 
 
 @pytest.mark.parametrize("family", tiny.FIVE)
