@@ -22,6 +22,7 @@ from clsinterp.interventions import swap
 from clsinterp.logit_lens import lens_logits, lens_readout
 from clsinterp.metrics import ranks
 from clsinterp.model import VisionModel
+from clsinterp.pieces import run_block
 from clsinterp.readers import Readers, column
 from clsinterp.readout import Head
 
@@ -216,14 +217,16 @@ def _sweep(
         h = grow(EMBEDDINGS, model.blocks[0].input)
         model.blocks[0].input = h
         see(EMBEDDINGS, h)
-    for layer in range(model.n_layers):
-        h = model.blocks[layer].output
+
+    def after(layer: int, h: Tensor) -> Tensor | None:
         # A sum is finite only if every term is: cheaper than looking at each.
         finite[layer] = torch.isfinite(h[:n].sum(dtype=torch.float32))
-        if layer in layers:
-            h = grow(layer, h)
-            model.blocks[layer].output = h
-        see(layer, h)
+        grown = grow(layer, h) if layer in layers else None
+        see(layer, h if grown is None else grown)
+        return grown
+
+    for layer in range(model.n_layers):
+        run_block(model, layer, lambda h, layer=layer: after(layer, h))
     features = model.readout
     rows, readers = rows.to(features.device), readers.to(features.device)
     # The model's own head is looked up here: on a server it has weights, and where the trace was written it may have none.

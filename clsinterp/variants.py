@@ -17,6 +17,7 @@ from clsinterp.errors import RequestError
 from clsinterp.fork import EMBEDDINGS, check_layers
 from clsinterp.memory import images_at_once
 from clsinterp.model import VisionModel
+from clsinterp.pieces import run_block
 
 Change = Callable[[Float[Tensor, "batch token d_model"]], Float[Tensor, "batch token d_model"]]
 MOST = 16  # copies that ride at once: beyond, allocating the large tensors costs more than a shared start saves
@@ -132,9 +133,7 @@ def _ride(
     if new is not None:
         model.blocks[0].input = new
     for layer in range(model.n_layers):
-        new = pass_by(layer, model.blocks[layer].output)
-        if new is not None:
-            model.blocks[layer].output = new
+        run_block(model, layer, lambda h, layer=layer: pass_by(layer, h))
     return dict(zip(aboard, model.readout.clone().split(n), strict=True)), seen
 
 

@@ -3,6 +3,7 @@ import tiny
 import torch
 
 from clsinterp import interventions as iv
+from clsinterp import pieces
 from clsinterp.errors import RequestError, RunError
 from clsinterp.fork import Readers, fork
 from clsinterp.metrics import ranks
@@ -150,6 +151,29 @@ def test_block_passes_are_l_times_l_plus_one_over_two(model):
     finally:
         for handle in handles:
             handle.remove()
+
+
+@pytest.mark.parametrize("family", tiny.WITH_CLS)
+def test_blocks_in_pieces_change_nothing(model, family, monkeypatch):
+    m, (x, y) = model(family), batch()
+    n_tokens = m.layout.n_prefix + 9
+    monkeypatch.setattr(pieces, "TOKENS", 3 * n_tokens)
+    donors, rows = iv.derange(N, 0), []
+    expected = sweep(m, x, y, donors, readers(m), layers=ALL)
+    block = m._module.get_submodule(m.family.blocks)[3]
+    norm = getattr(block, m.family.ln1)
+    handle = norm.register_forward_pre_hook(lambda _m, args: rows.append(len(args[0])))
+    try:
+        assert_same(fork(m, x, y, donors, readers(m), layers=ALL), expected)
+        assert sum(rows) == N * 5
+        assert max(rows) == 3
+        rows.clear()
+        with m.hooks([("blocks.3.attn.hook_z", lambda z, hook: -3 * z)]):  # an edit inside a block needs it whole
+            found = fork(m, x, y, donors, readers(m), layers=ALL)
+            assert not torch.equal(found["rank_intact"], expected["rank_intact"])
+        assert N * 5 in rows
+    finally:
+        handle.remove()
 
 
 def test_nan_names_the_layer(checkpoint):

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from test_run import invoke
 
 from clsinterp import interventions as iv
+from clsinterp import pieces
 from clsinterp.attention import cls_attention
 from clsinterp.capture import capture
 from clsinterp.checkpoint import zoo_names
@@ -218,7 +219,8 @@ def test_the_server_knows_the_model_by_nnsights_own_key(double):
 
 
 @pytest.mark.parametrize("replace", [iv.mean, iv.noise(3), iv.exchange(torch.ones(8, tiny.WIDTH)), "donors"])
-def test_the_fork_takes_any_replacement_there(double, replace):
+def test_the_fork_takes_any_replacement_there(double, replace, monkeypatch):
+    monkeypatch.setattr(pieces, "TOKENS", 33)  # three images
     away, here = double.model("deit", per_request=3), VisionModel(str(double.folder("deit")), device="cpu")
     x, targets = tiny.pixels(8), torch.arange(8) % tiny.CLASSES
     if replace == "donors":

@@ -2,6 +2,7 @@ import pytest
 import tiny
 import torch
 
+from clsinterp import pieces
 from clsinterp.errors import RequestError
 from clsinterp.naive import plain_forward
 from clsinterp.readout import Head
@@ -9,6 +10,11 @@ from clsinterp.variants import INTACT, Edit, on, variants
 
 N = 6
 ORDER = torch.tensor([3, 0, 5, 1, 2, 4])
+
+
+@pytest.fixture(autouse=True, params=[pieces.TOKENS, 25], ids=["whole", "pieces"])
+def tokens_at_once(request, monkeypatch):
+    monkeypatch.setattr(pieces, "TOKENS", request.param)
 
 
 def logits(model, readout):
