@@ -28,11 +28,11 @@ ZOO = Size(width=64, side=28, patch=4, images=128)
 BASE = Size(width=768, side=224, patch=16, images=4)
 
 
-def random_model(family: str, size: Size) -> VisionModel:
+def random_model(family: str, size: Size, n_layers: int = N_LAYERS) -> VisionModel:
     """A ``vit``, ``deit`` or ``dinov2`` of that size with random weights."""
     options: dict[str, Any] = {
         "hidden_size": size.width,
-        "num_hidden_layers": N_LAYERS,
+        "num_hidden_layers": n_layers,
         "num_attention_heads": max(2, size.width // 64),
         "image_size": size.side,
         "patch_size": size.patch,

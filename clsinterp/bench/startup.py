@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clsinterp.bench.timing import Row, compare
+from clsinterp.checkpoint import resolve
 
 
 def startup_rows(quick: bool) -> list[Row]:
@@ -22,12 +23,14 @@ def startup_rows(quick: bool) -> list[Row]:
     helped = compare("clsinterp --help, in seconds", "python -c pass", "", command(*clsinterp, "--help"), bare, repeats)
     rows = [replace(helped, ratio=helped.ours, low=helped.ours, high=helped.ours, target="< 0.5")]
     imports = command(sys.executable, "-c", "import torch, transformers, nnsight")
+    folder = resolve("zoo/vit")
+    load = (
+        f"import torch, nnsight; from transformers import ViTForImageClassification as V; V.from_pretrained({folder!r})"
+    )
+    loading = command(sys.executable, "-c", load)
     with tempfile.TemporaryDirectory() as temporary:
         asked = [*clsinterp, "run", "zoo/vit", "--data", "zoo", "--limit", "8", "--quiet", "--overwrite"]
         dry = command(*asked, "--out", str(Path(temporary) / "run"))
-        rows.append(
-            compare(
-                "clsinterp run zoo/vit --limit 8", "import torch, transformers, nnsight", "< 1.6", dry, imports, repeats
-            )
-        )
+        for name, other in (("import torch, transformers, nnsight", imports), ("those and from_pretrained", loading)):
+            rows.append(compare("clsinterp run zoo/vit --limit 8", name, "< 1.6", dry, other, repeats))
     return rows

@@ -13,6 +13,7 @@ from clsinterp.interventions import permute
 from clsinterp.metrics import ranks
 from clsinterp.model import VisionModel
 from clsinterp.naive import plain_forward, sweep
+from clsinterp.pieces import TOKENS
 from clsinterp.probes import RidgeStats, solve
 from clsinterp.readout import Head
 
@@ -88,14 +89,15 @@ class Setting:
                 plain_forward(self.model, self.pixels, layer, 0, lambda tokens: tokens[self.donors])
 
     def blocks_alone(self) -> None:
-        """Every block at the rows it gets in the fork, and nothing else."""
+        """Every block on the rows it gets in the fork, a cacheful at a time, and nothing else."""
         blocks = self.model._module.get_submodule(self.model.family.blocks)
         side, patch = self.pixels.shape[-1], self.model.vision_config.patch_size
         n_tokens = self.model.layout.n_prefix + (side // patch) ** 2
         h = torch.randn(N_LAYERS * len(self.pixels), n_tokens, self.model.d_model)
         with torch.inference_mode():
             for i, block in enumerate(blocks, start=1):
-                block(h[: i * len(self.pixels)])
+                for piece in h[: i * len(self.pixels)].split(max(1, TOKENS // n_tokens)):
+                    block(piece)
 
 
 def fork_rows(quick: bool) -> list[Row]:

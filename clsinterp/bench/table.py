@@ -9,6 +9,7 @@ from clsinterp.errors import RequestError
 # group -> module and function; imported when asked for.
 GROUPS = {
     "fork": ("sweeps", "fork_rows"),
+    "cost": ("costs", "cost_rows"),
     "forward": ("forwards", "forward_rows"),
     "probes": ("fits", "probe_rows"),
     "memory": ("inputs", "memory_rows"),
