@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -31,6 +32,10 @@ HOST = Annotated[
 ]
 PER_REQUEST = Annotated[
     int | None, typer.Option(help="Images per request, with --remote; changes no number.", show_default="a batch")
+]
+CLASSIFIER = Annotated[
+    Path | None,
+    typer.Option(metavar="RUN", help="Run folder whose fitted head reads.", show_default="the model's own classifier"),
 ]
 CONFIG = Annotated[
     list[str] | None,

@@ -1,5 +1,6 @@
 """VisionModel: any supported vision transformer as one object, with standard names and token views in nnsight traces."""
 
+from pathlib import Path
 from typing import Any
 
 import nnsight
@@ -9,6 +10,7 @@ from torch import nn
 from clsinterp.checkpoint import Checkpoint, load_checkpoint, load_processor
 from clsinterp.errors import RequestError
 from clsinterp.families import FAMILIES, Family, find_family
+from clsinterp.fitted_head import FittedHead
 from clsinterp.hooks import Hooked
 from clsinterp.images import at_size
 from clsinterp.module_tree import renames, verify
@@ -37,6 +39,8 @@ class VisionModel(Hooked, Remote):
         source: hub id, folder, ``zoo/NAME``, or a loaded Hugging Face module.
         image_processor: replaces the checkpoint's own; only needed for a module without one.
         image_size: side in pixels of the square that images are resized and cropped to, for families that take any size.
+        classifier: a run folder whose fitted head becomes the model's classifier, for a checkpoint that has none or another;
+            images then have the size of that run unless `image_size` says otherwise.
         config: config fields to change before the model is built, such as ``{"use_mean_pooling": False}``.
         dtype: floating-point type; "auto" is float32, in which results are exact and repeatable.
         device: "auto" takes CUDA, then MPS, then the CPU.
@@ -69,6 +73,7 @@ class VisionModel(Hooked, Remote):
         *,
         image_processor: Any = None,
         image_size: int | None = None,
+        classifier: str | Path | None = None,
         config: dict[str, Any] | None = None,
         dtype: str | torch.dtype = "auto",
         device: str | torch.device = "auto",
@@ -78,7 +83,8 @@ class VisionModel(Hooked, Remote):
     ) -> None:
         self.server = Server.of(remote)
         if self.server is not None:
-            checkpoint = _on_server(source, config=config, dtype=dtype, device=device, **kwargs)
+            fixed = {"classifier": classifier, "config": config, "dtype": dtype, "device": device}
+            checkpoint = _on_server(source, fixed, **kwargs)
         elif isinstance(source, nn.Module):
             checkpoint = _adopt(source)
         else:
@@ -87,6 +93,10 @@ class VisionModel(Hooked, Remote):
             )
             if "device_map" not in kwargs:  # else accelerate has placed the weights
                 checkpoint.module.to(pick_device(device))
+        if classifier is not None:
+            fitted = FittedHead.read(classifier, checkpoint.source)
+            checkpoint = fitted.put_into(checkpoint)
+            image_size = image_size or fitted.image_size
         family, module = checkpoint.family, checkpoint.module
         hf_config: Any = module.config
         vision = hf_config.vision_config if family.text_and_vision else hf_config
@@ -142,15 +152,14 @@ class VisionModel(Hooked, Remote):
         return output
 
 
-def _on_server(source: Any, **options: Any) -> Checkpoint:
+def _on_server(source: Any, fixed: dict[str, Any], **options: Any) -> Checkpoint:
     """The skeleton of a checkpoint that a server has; what only the server decides is refused."""
     if isinstance(source, nn.Module):
         raise RequestError(
             f"a loaded {type(source).__name__} was given with remote=; its traces would run here. Give the hub id, or the "
             "folder, by which the server knows the model."
         )
-    fixed = {"config": None, "dtype": "auto", "device": "auto"}
-    if given := [name for name, usual in fixed.items() if (options.pop(name) or usual) != usual]:
+    if given := [name for name, value in fixed.items() if value not in (None, {}, "auto")]:
         raise RequestError(
             f"{', '.join(given)} was given, but the server has loaded the model already, in its own way."
         )

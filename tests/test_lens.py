@@ -1,6 +1,7 @@
 """The lens of one image: every number against the same forward in plain torch and Hugging Face's own modules."""
 
 import math
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -10,13 +11,16 @@ from PIL import Image
 from test_cli import invoke
 
 import clsinterp
+from clsinterp.data import open_data
 from clsinterp.errors import RequestError
 from clsinterp.lens_maps import QUANTITIES, panels, values
 from clsinterp.lens_tables import attention_table
 from clsinterp.lens_view import Intervention, lens
+from clsinterp.metrics import ranks
 from clsinterp.model import VisionModel
 from clsinterp.naive import plain_forward
 from clsinterp.readout import Head
+from clsinterp.results import read_run
 
 READ = (*tiny.FIVE, "beit-mean", "dinov2-registers", "deit-no-teacher", "siglip")
 
@@ -285,3 +289,72 @@ def test_the_command_writes_one_page_for_several_images(checkpoint, folder, tmp_
         assert said in text
     pq.write_table(lens(VisionModel(tiny.build("vit")), tiny.pixels(1)[0]).table(), tmp_path / "t.parquet")
     assert pq.read_table(tmp_path / "t.parquet").num_rows == tiny.LAYERS * 10 * tiny.CLASSES
+
+
+@pytest.mark.parametrize("family", tiny.FIVE)
+def test_a_run_s_fitted_head_becomes_the_classifier(checkpoint, folder, tmp_path, family):
+    source, run = checkpoint(family), tmp_path / "run"
+    code, text = invoke(
+        "run",
+        source,
+        "--data",
+        folder,
+        "--head",
+        "fit",
+        "--batch-size",
+        16,
+        "--layers",
+        "0,3",
+        "--workers",
+        0,
+        "--train-split",
+        "train",
+        "--test-split",
+        "test",
+        "--out",
+        run,
+    )
+    assert code == 0, text
+    model = VisionModel(str(source), classifier=run, device="cpu")
+    facts, _ = read_run(run)
+    assert model.class_names == facts["class_names"]
+    _, test = open_data(str(folder), "train", "test")
+    rows = pq.read_table(run / "images.parquet")
+    images = [test.image(i) for i in range(len(test))]
+    logits = model(images).logits
+    labels = torch.tensor(test.labels)
+    assert ranks(logits, labels).tolist() == rows["rank_intact"].to_pylist()
+    view = lens(model, images[0])
+    assert view.class_names == tuple(facts["class_names"])
+    torch.testing.assert_close(view.output, logits[0].detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_fitted_head_has_to_fit(checkpoint, folder, tmp_path):
+    run, own = tmp_path / "run", tmp_path / "own"
+    usual = [
+        "--data",
+        folder,
+        "--train-split",
+        "train",
+        "--test-split",
+        "test",
+        "--batch-size",
+        16,
+        "--layers",
+        "3",
+        "--workers",
+        0,
+    ]
+    assert invoke("run", checkpoint("dinov2"), *usual, "--head", "fit", "--out", run)[0] == 0
+    assert invoke("run", checkpoint("dinov2"), *usual, "--out", own)[0] == 0
+    picture = next(Path(folder).rglob("*.png"))
+    for source, where, said in (
+        (checkpoint("vit"), run, "is a run of"),
+        (checkpoint("dinov2"), own, "used the classifier of"),
+        (checkpoint("dinov2"), tmp_path / "nowhere", "is not a finished run folder"),
+    ):
+        code, text = invoke("lens", source, picture, "--classifier", where, "--out", tmp_path / "page.html")
+        assert code == 2, text
+        assert said in " ".join(text.split())
+    code, text = invoke("lens", checkpoint("dinov2"), picture, "--classifier", run, "--out", tmp_path / "page.html")
+    assert code == 0, text

@@ -1,12 +1,13 @@
 """``clsinterp lens`` and ``clsinterp explore``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from clsinterp.console import (
     ALLOW_PICKLE,
+    CLASSIFIER,
     CONFIG,
     DEVICE,
     DTYPE,
@@ -35,6 +36,7 @@ def lens(
         str | None, typer.Option("--class", help="A class's name or number.", show_default="the output's first")
     ] = None,
     head: Annotated[int | None, typer.Option(help="Head of the attention.", show_default="mean of all")] = None,
+    classifier: CLASSIFIER = None,
     device: DEVICE = "auto",
     dtype: DTYPE = "auto",
     config: CONFIG = None,
@@ -57,6 +59,7 @@ def lens(
             raise RequestError(f"cannot read image {path}: {error.strerror or error}.") from error
     loaded = VisionModel(
         model,
+        classifier=classifier,
         config=parse_config(config),
         dtype=dtype,
         device=device,
@@ -99,6 +102,7 @@ def explore(
     host: Annotated[str, typer.Option(help="Address to listen on; others than loopback let others in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8050,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+    classifier: CLASSIFIER = None,
     device: DEVICE = "auto",
     dtype: DTYPE = "auto",
     config: CONFIG = None,
@@ -119,9 +123,21 @@ def explore(
 
     with err_console.status("loading the model and the images"):
         gallery = from_folder(images) if images is not None else from_data(data or "zoo")
-        given = {"config": parse_config(config), "dtype": dtype, "device": device, "allow_pickle": allow_pickle}
-        loaded = VisionModel(model, **given)  # type: ignore[arg-type]
-        usual = {"config": {}, "dtype": "auto", "device": "auto", "allow_pickle": False}
+        given: dict[str, Any] = {
+            "classifier": str(classifier) if classifier else None,
+            "config": parse_config(config),
+            "dtype": dtype,
+            "device": device,
+            "allow_pickle": allow_pickle,
+        }
+        loaded = VisionModel(model, **given)
+        usual: dict[str, Any] = {
+            "classifier": None,
+            "config": {},
+            "dtype": "auto",
+            "device": "auto",
+            "allow_pickle": False,
+        }
         session = Session(loaded, gallery, loaded_with={k: v for k, v in given.items() if v != usual[k]})
         session.warm_up()
         server = listen(build(session, host), host, port)
