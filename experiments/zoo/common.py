@@ -275,13 +275,13 @@ def finish(model, args: argparse.Namespace, test_images, test_labels, **facts) -
     print(facts)
 
 
-def save_checkpoint(model, out: Path) -> None:
-    """Write a Hugging Face folder: config, float16 safetensors, image processor for 28 x 28 RGB in [-1, 1]."""
+def save_checkpoint(model, out: Path, side: int = SIDE) -> None:
+    """Write a Hugging Face folder: config, float16 safetensors, image processor for square RGB images in [-1, 1]."""
     from transformers import ViTImageProcessorPil
 
     processor = ViTImageProcessorPil(
         do_resize=True,
-        size={"height": SIDE, "width": SIDE},
+        size={"height": side, "width": side},
         do_rescale=True,
         rescale_factor=1 / 255,
         do_normalize=True,

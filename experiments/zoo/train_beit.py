@@ -83,7 +83,7 @@ class MaskedTokens(nn.Module):
 
 def main() -> None:
     parser = common.parser(__doc__)
-    parser.add_argument("--pretrain-epochs", type=int, default=4)
+    parser.add_argument("--pretrain-epochs", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--layer-decay", type=float, default=0.65)
     args = common.parse(parser)

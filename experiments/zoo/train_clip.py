@@ -126,7 +126,7 @@ def describe(gray: torch.Tensor, labels: torch.Tensor, terciles: torch.Tensor, g
 
 def main() -> None:
     parser = common.parser(__doc__)
-    parser.add_argument("--epochs", type=int, default=7)
+    parser.add_argument("--epochs", type=int, default=4)
     args = common.parse(parser)
     images, labels, test_images, test_labels = common.load(args)
     clip = CLIPModel(CONFIG)

@@ -12,7 +12,7 @@ from pathlib import Path
 import common
 import torch
 from torch import nn
-from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+from transformers import ViTConfig, ViTForImageClassification
 
 from clsinterp.studies.counting import MOST, NAMES, OBJECT, SIDE, compose, make_pairs, visible
 
@@ -38,7 +38,7 @@ A ViT ({blocks} blocks, width 64, 56 x 56 pixels, patches of 8) that counts one 
 count i + 1. Canvases are composed by `clsinterp.studies.counting` from images of Fashion-MNIST (Xiao, Rasul and Vollgraf
 2017, arXiv 1708.07747; MIT): garments of 14 x 14 pixels in a jittered 3 x 3 grid on dim noise.
 
-Trained from scratch with cross-entropy for {steps} steps of {batch} canvases, {minutes} minutes on two cores, seed {seed}, by
+Trained from scratch with cross-entropy for {steps} steps of {batch} canvases, {minutes} minutes on one core, seed {seed}, by
 `python experiments/zoo/train_counting.py`. Accuracy on canvases of test garments: {accuracy:.3f}; both images of a pair that
 differs by one garment counted right: {both:.3f}.
 
@@ -75,8 +75,8 @@ def scores(model: nn.Module, garments: torch.Tensor, n: int, seed: int) -> tuple
 def main() -> None:
     options = common.parser(__doc__)
     options.add_argument("--epochs", type=int, default=30, help="of --steps canvases batches each")
-    options.add_argument("--steps", type=int, default=60, help="batches per epoch")
-    options.add_argument("--batch-size", type=int, default=128)
+    options.add_argument("--steps", type=int, default=120, help="batches per epoch")
+    options.add_argument("--batch-size", type=int, default=64)
     options.add_argument("--evaluate", type=int, default=2000, help="canvases and pairs the export is scored on")
     args = common.parse(options)
     images, _, test_images, _ = common.load(args)
@@ -110,10 +110,7 @@ def main() -> None:
 
 def export(model: nn.Module, args, test: torch.Tensor, minutes: float) -> None:
     """Write the folder, load it back with stock `transformers`, score what was loaded, write card and facts."""
-    model.half().save_pretrained(args.out)
-    ViTImageProcessorPil(
-        size={"height": SIDE, "width": SIDE}, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_convert_rgb=True
-    ).save_pretrained(args.out)
+    common.save_checkpoint(model, args.out, SIDE)
     loaded, info = ViTForImageClassification.from_pretrained(args.out, dtype=torch.float32, output_loading_info=True)
     if any(info.values()):
         raise RuntimeError(f"{args.out} does not load cleanly: {info}")

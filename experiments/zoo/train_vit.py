@@ -28,7 +28,7 @@ CONFIG = ViTConfig(
     **common.LABELS,
 )
 MASK_RATIO = 0.6
-EPOCHS = {"supervised": 8, "masked": 5, "both": 5}  # with labels
+EPOCHS = {"supervised": 8, "masked": 3, "both": 3}  # with labels
 
 
 class Masked(nn.Module):
@@ -60,7 +60,7 @@ class Masked(nn.Module):
 def main() -> None:
     options = common.parser(__doc__)
     options.add_argument("--recipe", choices=list(EPOCHS), default="supervised")
-    options.add_argument("--pretrain-epochs", type=int, default=4, help="of masked")
+    options.add_argument("--pretrain-epochs", type=int, default=2, help="of masked")
     options.add_argument("--epochs", type=int, help=f"with labels; default {EPOCHS}")
     options.add_argument("--layer-decay", type=float, default=0.65, help="of masked")
     args = common.parse(options)
