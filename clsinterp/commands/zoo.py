@@ -15,10 +15,11 @@ app.add_typer(zoo_app, name="zoo")
 
 @command
 def models() -> None:
-    """List families, checkpoints that ship with the package, and the five published ones."""
+    """List families, the zoo, and the five published checkpoints."""
     from rich.table import Table
 
     from clsinterp.families import FAMILIES
+    from clsinterp.fetch import SOURCES, fetched
     from clsinterp.figures import published_curves
 
     table = Table("family", "tokens before the patches", "read-outs", "architectures", title="Families")
@@ -30,11 +31,14 @@ def models() -> None:
             ", ".join(row.architectures),
         )
     out_console.print(table)
-    zoo = Table("checkpoint", "test accuracy", "size", title="Zoo (ships with the package)")
+    zoo = Table("checkpoint", "test accuracy", "size", "here", title="Zoo")
     for folder in sorted(p.parent for p in (Path(__file__).parents[1] / "zoo").glob("*/config.json")):
         facts = json.loads((folder / "facts.json").read_text())
         size = sum(f.stat().st_size for f in folder.iterdir()) / 1e6
-        zoo.add_row(f"zoo/{folder.name}", f"{facts['test_accuracy']:.3f}", f"{size:.1f} MB")
+        zoo.add_row(f"zoo/{folder.name}", f"{facts['test_accuracy']:.3f}", f"{size:.1f} MB", "ships with the package")
+    for name, source in SOURCES.items():
+        here = "fetched" if fetched(name) else f"clsinterp zoo fetch {name}"
+        zoo.add_row(f"zoo/{name}", "no classifier", f"{source.megabytes} MB", here)
     out_console.print(zoo)
     hub = Table("hub id", "intact accuracy, ImageNet-1k", title="Published checkpoints")
     data = published_curves()
