@@ -11,6 +11,8 @@ Recipes (``--recipe``), none of which ever sees a swapped CLS token:
     python experiments/zoo/train_vit.py --recipe supervised --out clsinterp/zoo/vit
 """
 
+from functools import partial
+
 import common
 import torch
 from einops import rearrange
@@ -86,24 +88,29 @@ def main() -> None:
     trained = masked if args.recipe == "both" else model
     decay = args.layer_decay if args.recipe == "masked" else 1.0
 
-    def loss_of(index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        gray = common.augment(images[index], generator)
+    def loss_of(index: torch.Tensor, generator: torch.Generator, view=common.augment) -> torch.Tensor:
+        gray = view(images[index], generator)
         loss = nn.functional.cross_entropy(model(common.normalise(gray)).logits, labels[index], label_smoothing=0.1)
         return loss + masked(gray, generator) if args.recipe == "both" else loss
 
     epochs["labels"] = args.epochs or EPOCHS[args.recipe]
-    schedule = common.Schedule(epochs["labels"])
-    minutes += common.fit(
-        "labels",
-        trained,
-        common.parameter_groups(common.depths(trained, N_BLOCKS), trained, schedule, decay),
-        loss_of,
-        len(images),
-        schedule,
-        args.seed,
-        args.workdir,
-        after_epoch=lambda: {"test": common.accuracy(lambda x: model(x).logits, test_images, test_labels)},
-    )
+    epochs["settling"] = common.SETTLING.epochs
+    settled = partial(loss_of, view=common.as_they_are)
+    for stage, schedule, loss in (
+        ("labels", common.Schedule(epochs["labels"]), loss_of),
+        ("settling", common.SETTLING, settled),
+    ):
+        minutes += common.fit(
+            stage,
+            trained,
+            common.parameter_groups(common.depths(trained, N_BLOCKS), trained, schedule, decay),
+            loss,
+            len(images),
+            schedule,
+            args.seed,
+            args.workdir,
+            after_epoch=lambda: {"test": common.accuracy(lambda x: model(x).logits, test_images, test_labels)},
+        )
     common.finish(
         model,
         args,
