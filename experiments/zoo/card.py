@@ -58,6 +58,8 @@ def card(name: str, facts: dict, run_facts: dict, accuracy: dict, recipes: dict[
         if curve in published
     }
     onset = {key: Onset.from_json(value) for key, value in run_facts["onsets"].items()}
+    late = onset["used_from"].layer is None
+    used = "no swap costs half of what it could" if late else f"used from layer {onset['used_from']}"
     epochs = ", ".join(f"{n} ({stage})" for stage, n in facts["epochs"].items())
     parts = [
         f"""---
@@ -83,7 +85,7 @@ for the `clsinterp` package by `experiments/zoo/train_{name}.py`. Opens in plain
 {SAYS[name]}
 
 Whole test split, probes from 1,000 training images per class, swap mode `permute`, batches of 128. The label is decodable
-from layer {onset["decodable_from"]} and used from layer {onset["used_from"]}, with 95%
+from layer {onset["decodable_from"]} and {used}, with 95%
 bootstrap intervals where they are more than the layer itself:
 the first layer whose probe reaches half of the best, and the first whose swap costs half of what stands above chance.
 Published: `{published_curves()["checkpoints"][name]}` on ImageNet-1k, another task with 1,000 classes.

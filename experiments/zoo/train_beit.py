@@ -12,6 +12,8 @@ LayerScale 0.1, stochastic depth 0.1, relative position bias and no absolute pos
     python experiments/zoo/train_beit.py --out clsinterp/zoo/beit
 """
 
+from functools import partial
+
 import common
 import masking
 import torch
@@ -107,23 +109,26 @@ def main() -> None:
     )
 
     model.beit.load_state_dict({k: v for k, v in masked.beit.state_dict().items() if "mask_token" not in k})
-    schedule = common.Schedule(args.epochs, lr=1.5e-3)
 
-    def loss_of(index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        logits = model(common.normalise(common.augment(images[index], generator))).logits
+    def loss_of(index: torch.Tensor, generator: torch.Generator, view=common.augment) -> torch.Tensor:
+        logits = model(common.normalise(view(images[index], generator))).logits
         return nn.functional.cross_entropy(logits, labels[index], label_smoothing=0.1)
 
-    minutes += common.fit(
-        "finetune",
-        model,
-        common.parameter_groups(common.depths(model, CONFIG.num_hidden_layers), model, schedule, args.layer_decay),
-        loss_of,
-        len(images),
-        schedule,
-        args.seed,
-        args.workdir,
-        after_epoch=lambda: {"test": common.accuracy(lambda x: model(x).logits, test_images, test_labels)},
-    )
+    for stage, schedule, loss in (
+        ("finetune", common.Schedule(args.epochs, lr=1.5e-3), loss_of),
+        ("settling", common.SETTLING, partial(loss_of, view=common.as_they_are)),
+    ):
+        minutes += common.fit(
+            stage,
+            model,
+            common.parameter_groups(common.depths(model, CONFIG.num_hidden_layers), model, schedule, args.layer_decay),
+            loss,
+            len(images),
+            schedule,
+            args.seed,
+            args.workdir,
+            after_epoch=lambda: {"test": common.accuracy(lambda x: model(x).logits, test_images, test_labels)},
+        )
     common.finish(
         model,
         args,
@@ -131,9 +136,9 @@ def main() -> None:
         test_labels,
         objective="masked prediction of k-means visual tokens, then cross-entropy on the CLS token with "
         "layer-wise learning-rate decay",
-        epochs={"pretrain": args.pretrain_epochs, "finetune": args.epochs},
+        epochs={"pretrain": args.pretrain_epochs, "finetune": args.epochs, "settling": common.SETTLING.epochs},
         layer_decay=args.layer_decay,
-        steps=(args.pretrain_epochs + args.epochs) * (len(images) // schedule.batch_size),
+        steps=(args.pretrain_epochs + args.epochs + common.SETTLING.epochs) * (len(images) // schedule.batch_size),
         minutes=round(minutes, 1),
     )
 

@@ -9,8 +9,6 @@ The teacher is a convnet trained here first, as in the paper (there a RegNetY).
     python experiments/zoo/train_deit.py --out clsinterp/zoo/deit
 """
 
-from functools import partial
-
 import common
 import torch
 from torch import nn
@@ -61,9 +59,11 @@ def main() -> None:
     start = model.deit.embeddings
     common.draw_tokens(start.cls_token, start.distillation_token, start.position_embeddings)
 
+    def view(index: torch.Tensor, generator: torch.Generator, pad: int = 1) -> torch.Tensor:
+        return common.normalise(common.augment(images[index], generator, pad))
+
     def teacher_loss(index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        pixels = common.normalise(common.augment(images[index], generator, pad=2))
-        return nn.functional.cross_entropy(teacher(pixels), labels[index], label_smoothing=0.1)
+        return nn.functional.cross_entropy(teacher(view(index, generator, pad=2)), labels[index], label_smoothing=0.1)
 
     def teacher_accuracy() -> float:
         return common.accuracy(teacher, test_images, test_labels)
@@ -81,8 +81,8 @@ def main() -> None:
         after_epoch=lambda: {"test": teacher_accuracy()},
     )
 
-    def student_loss(index: torch.Tensor, generator: torch.Generator, see=common.augment) -> torch.Tensor:
-        pixels = common.normalise(see(images[index], generator))
+    def student_loss(index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        pixels = view(index, generator)
         with torch.no_grad():
             decision = teacher(pixels).argmax(-1)
         output = model(pixels)
@@ -91,22 +91,18 @@ def main() -> None:
         by_teacher = nn.functional.cross_entropy(output.distillation_logits, decision)
         return 0.5 * by_label + 0.5 * by_teacher
 
-    minutes = teacher_minutes
-    for stage, schedule, loss in (
-        ("distil", common.Schedule(args.epochs), student_loss),
-        ("settling", common.SETTLING, partial(student_loss, see=common.as_they_are)),
-    ):
-        minutes += common.fit(
-            stage,
-            model,
-            common.equal_groups(model, schedule),
-            loss,
-            len(images),
-            schedule,
-            args.seed,
-            args.workdir,
-            after_epoch=lambda: {"test": common.accuracy(lambda x: model(x).logits, test_images, test_labels)},
-        )
+    schedule = common.Schedule(args.epochs)
+    minutes = common.fit(
+        "distil",
+        model,
+        common.equal_groups(model, schedule),
+        student_loss,
+        len(images),
+        schedule,
+        args.seed,
+        args.workdir,
+        after_epoch=lambda: {"test": common.accuracy(lambda x: model(x).logits, test_images, test_labels)},
+    )
     common.finish(
         model,
         args,
@@ -114,9 +110,9 @@ def main() -> None:
         test_labels,
         objective="hard-label distillation from a convnet: half the label at the CLS head, half the teacher's decision "
         "at the distillation head",
-        epochs={"teacher": args.teacher_epochs, "distil": args.epochs, "settling": common.SETTLING.epochs},
-        steps=(args.epochs + common.SETTLING.epochs) * (len(images) // common.SETTLING.batch_size),
-        minutes=round(minutes, 1),
+        epochs={"teacher": args.teacher_epochs, "distil": args.epochs},
+        steps=args.epochs * (len(images) // schedule.batch_size),
+        minutes=round(teacher_minutes + minutes, 1),
         teacher_accuracy=teacher_accuracy(),
     )
 
