@@ -38,9 +38,9 @@ A ViT ({blocks} blocks, width 64, 56 x 56 pixels, patches of 8) that counts one 
 count i + 1. Canvases are composed by `clsinterp.studies.counting` from images of Fashion-MNIST (Xiao, Rasul and Vollgraf
 2017, arXiv 1708.07747; MIT): garments of 14 x 14 pixels in a jittered 3 x 3 grid on dim noise.
 
-Trained from scratch with cross-entropy for {steps} steps of {batch} canvases, {minutes} minutes on one core shared with other work, seed {seed}, by
-`python experiments/zoo/train_counting.py`. Accuracy on canvases of test garments: {accuracy:.3f}; both images of a pair that
-differs by one garment counted right: {both:.3f}.
+Trained from scratch with cross-entropy for {steps} steps of {batch} canvases, {minutes} minutes on one core shared with
+other work, seed {seed}, by `python experiments/zoo/train_counting.py`. Accuracy on canvases of test garments: {accuracy:.3f};
+both images of a pair that differs by one garment counted right: {both:.3f}.
 
 Made for `experiments/causality.py`. It counts nothing but such canvases.
 """
