@@ -241,9 +241,8 @@ def test_a_place_that_cannot_be_written(checkpoint, folder, tmp_path):
 
 def test_interrupting_says_how_to_go_on(checkpoint, folder, tmp_path):
     out = tmp_path / "r"
-    child = subprocess.Popen(
-        command(checkpoint("vit"), folder, out), stderr=subprocess.PIPE, env=ENVIRONMENT, text=True
-    )
+    slowly = command(checkpoint("vit"), folder, out, "--batch-size", 1)  # long enough to be caught on a busy machine
+    child = subprocess.Popen(slowly, stderr=subprocess.PIPE, env=ENVIRONMENT, text=True)
     while child.poll() is None and not (out / ".work").exists():
         time.sleep(0.002)
     child.send_signal(signal.SIGINT)
@@ -251,7 +250,7 @@ def test_interrupting_says_how_to_go_on(checkpoint, folder, tmp_path):
     assert child.returncode == 130, error
     assert "--resume" in error
     assert "Traceback" not in error
-    resumed = subprocess.run(command(checkpoint("vit"), folder, out, "--resume"), capture_output=True, env=ENVIRONMENT)
+    resumed = subprocess.run([*slowly, "--resume"], capture_output=True, env=ENVIRONMENT)
     assert resumed.returncode == 0, resumed.stderr
 
 
