@@ -241,7 +241,7 @@ def test_a_place_that_cannot_be_written(checkpoint, folder, tmp_path):
 
 def test_interrupting_says_how_to_go_on(checkpoint, folder, tmp_path):
     out = tmp_path / "r"
-    slowly = command(checkpoint("vit"), folder, out, "--batch-size", 1)  # long enough to be caught on a busy machine
+    slowly = command(checkpoint("vit"), folder, out, "--batch-size", 2)  # long enough to be caught on a busy machine
     child = subprocess.Popen(slowly, stderr=subprocess.PIPE, env=ENVIRONMENT, text=True)
     while child.poll() is None and not (out / ".work").exists():
         time.sleep(0.002)
