@@ -16,7 +16,7 @@ from torch import nn
 
 from clsinterp.errors import RequestError
 from clsinterp.families import Family, find_family
-from clsinterp.fetch import SOURCES, fetched
+from clsinterp.sources import SOURCES, fetched
 
 logger = logging.getLogger(__name__)
 ZOO = Path(__file__).parent / "zoo"

@@ -1,8 +1,8 @@
 """What the demo runs: a real pretrained checkpoint and five small ones, on the images that ship with the package."""
 
 from clsinterp.checkpoint import zoo_names
-from clsinterp.fetch import SOURCES, fetched
 from clsinterp.request import Request
+from clsinterp.sources import SOURCES, fetched
 
 SMALL = ("vit", "deit", "beit", "dinov2", "clip")  # in the order of the published figure
 # 56 pixels are 4 x 4 patches: the images have 28, and a laptop does it in half a minute.

@@ -12,13 +12,13 @@ from torch import Tensor
 from clsinterp import interventions
 from clsinterp.data import open_data
 from clsinterp.errors import RequestError
-from clsinterp.fetch import short_note
 from clsinterp.fork import check_layers
 from clsinterp.labels import LabelMatch, match_labels
 from clsinterp.loader import without_unreadable
 from clsinterp.model import VisionModel
 from clsinterp.probes import FOLDS
 from clsinterp.request import Request, Resources
+from clsinterp.sources import short_note
 from clsinterp.splits import Split
 from clsinterp.units import Layout
 

