@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 TOKENS = 1024  # per piece; between 500 and 2,000 the time is flat, at widths 64 to 768
 
 
+def images_per_piece(n_tokens: int) -> int:
+    """How many images of `n_tokens` tokens go through a block together."""
+    return max(1, TOKENS // n_tokens)
+
+
 def run_block(model: VisionModel, layer: int, visit: Callable[[Tensor], Tensor | None]) -> None:
     """Run block `layer` inside a trace: `visit` gets its output, and what it returns (None: the same) goes on.
 
@@ -25,7 +30,7 @@ def run_block(model: VisionModel, layer: int, visit: Callable[[Tensor], Tensor |
     """
     block = model.blocks[layer]
     h = block.input  # (batch, token, d_model)
-    images = max(1, TOKENS // h.shape[1])
+    images = images_per_piece(h.shape[1])
     if h.device.type != "cpu" or len(h) < 2 * images or model.__dict__.get("_edits"):
         new = visit(block.output)
         if new is not None:

@@ -7,7 +7,7 @@ from clsinterp.bench.timing import Row, compare
 from clsinterp.cost import Shape
 from clsinterp.fork import Readers, fork
 from clsinterp.interventions import permute
-from clsinterp.pieces import TOKENS
+from clsinterp.pieces import images_per_piece
 from clsinterp.readout import Head
 
 DEPTHS = (4, 8, 16)
@@ -30,7 +30,7 @@ def _row(depth: int, size: Size, repeats: int) -> Row:
     shape = Shape("", depth, size.width, (size.side // size.patch) ** 2 + 1, 4 * size.width)
     readers, targets, donors = Readers(Head.of(model.family, model.heads)), torch.arange(n), permute(n, 0)
     block = model._module.get_submodule(model.family.blocks)[0]
-    h = torch.randn(max(1, TOKENS // shape.n_tokens), shape.n_tokens, size.width)
+    h = torch.randn(images_per_piece(shape.n_tokens), shape.n_tokens, size.width)
     passes = n * shape.fork_passes / len(h)
     timed = max(1, int(passes / 4))  # a quarter of them is timed, the rest is multiplied up
 

@@ -13,7 +13,7 @@ from clsinterp.interventions import permute
 from clsinterp.metrics import ranks
 from clsinterp.model import VisionModel
 from clsinterp.naive import plain_forward, sweep
-from clsinterp.pieces import TOKENS
+from clsinterp.pieces import images_per_piece
 from clsinterp.probes import RidgeStats, solve
 from clsinterp.readout import Head
 
@@ -96,7 +96,7 @@ class Setting:
         h = torch.randn(N_LAYERS * len(self.pixels), n_tokens, self.model.d_model)
         with torch.inference_mode():
             for i, block in enumerate(blocks, start=1):
-                for piece in h[: i * len(self.pixels)].split(max(1, TOKENS // n_tokens)):
+                for piece in h[: i * len(self.pixels)].split(images_per_piece(n_tokens)):
                     block(piece)
 
 
