@@ -78,14 +78,14 @@ def own_head(model: VisionModel) -> Head:
     Raises:
         RequestError: it has none.
     """
-    if not model.checkpoint.head_is_own and not model.family.heads:
+    if model.checkpoint.head_is_own:
+        return Head.of(model.family, model.heads)
+    if not model.family.heads:
         raise RequestError(
             f"a {model.family.name} model has no classifier, so there is nothing a lens could read tokens with; in Python "
             "pass head=, a clsinterp.readout.Head."
         )
-    if not model.checkpoint.head_is_own:
-        raise RequestError(
-            f"{model.checkpoint.source or 'this checkpoint'} has no classifier, so there is nothing a lens could read "
-            "tokens with; clsinterp run fits one, which --classifier RUN (VisionModel(classifier=)) then puts there."
-        )
-    return Head.of(model.family, model.heads)
+    raise RequestError(
+        f"{model.checkpoint.source or 'this checkpoint'} has no classifier, so there is nothing a lens could read "
+        "tokens with; clsinterp run fits one, which --classifier RUN (VisionModel(classifier=)) then puts there."
+    )

@@ -10,7 +10,6 @@ from torch import nn
 from clsinterp.checkpoint import Checkpoint, load_checkpoint, load_processor
 from clsinterp.errors import RequestError
 from clsinterp.families import FAMILIES, Family, find_family
-from clsinterp.fitted_head import FittedHead
 from clsinterp.hooks import Hooked
 from clsinterp.images import at_size
 from clsinterp.module_tree import renames, verify
@@ -94,6 +93,8 @@ class VisionModel(Hooked, Remote):
             if "device_map" not in kwargs:  # else accelerate has placed the weights
                 checkpoint.module.to(pick_device(device))
         if classifier is not None:
+            from clsinterp.fitted_head import FittedHead  # reads run folders, which all else here needs no library for
+
             fitted = FittedHead.read(classifier, checkpoint.source)
             checkpoint = fitted.put_into(checkpoint)
             image_size = image_size or fitted.image_size

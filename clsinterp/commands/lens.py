@@ -131,14 +131,8 @@ def explore(
             "allow_pickle": allow_pickle,
         }
         loaded = VisionModel(model, **given)
-        usual: dict[str, Any] = {
-            "classifier": None,
-            "config": {},
-            "dtype": "auto",
-            "device": "auto",
-            "allow_pickle": False,
-        }
-        session = Session(loaded, gallery, loaded_with={k: v for k, v in given.items() if v != usual[k]})
+        unusual = {option: value for option, value in given.items() if value not in (None, {}, "auto", False)}
+        session = Session(loaded, gallery, loaded_with=unusual)
         session.warm_up()
         server = listen(build(session, host), host, port)
     if not is_loopback(host):
