@@ -291,30 +291,18 @@ def test_the_command_writes_one_page_for_several_images(checkpoint, folder, tmp_
     assert pq.read_table(tmp_path / "t.parquet").num_rows == tiny.LAYERS * 10 * tiny.CLASSES
 
 
+def run_on(source, folder, out, *options):
+    """A small run of `source` on the images of `folder`; its folder."""
+    splits = ["--train-split", "train", "--test-split", "test", "--batch-size", "16", "--workers", "0"]
+    code, text = invoke("run", source, "--data", folder, *splits, *options, "--out", out)
+    assert code == 0, text
+    return out
+
+
 @pytest.mark.parametrize("family", tiny.FIVE)
 def test_a_run_s_fitted_head_becomes_the_classifier(checkpoint, folder, tmp_path, family):
-    source, run = checkpoint(family), tmp_path / "run"
-    code, text = invoke(
-        "run",
-        source,
-        "--data",
-        folder,
-        "--head",
-        "fit",
-        "--batch-size",
-        16,
-        "--layers",
-        "0,3",
-        "--workers",
-        0,
-        "--train-split",
-        "train",
-        "--test-split",
-        "test",
-        "--out",
-        run,
-    )
-    assert code == 0, text
+    source = checkpoint(family)
+    run = run_on(source, folder, tmp_path / "run", "--layers", "0,3", "--head", "fit")
     model = VisionModel(str(source), classifier=run, device="cpu")
     facts, _ = read_run(run)
     assert model.class_names == facts["class_names"]
@@ -330,23 +318,8 @@ def test_a_run_s_fitted_head_becomes_the_classifier(checkpoint, folder, tmp_path
 
 
 def test_a_fitted_head_has_to_fit(checkpoint, folder, tmp_path):
-    run, own = tmp_path / "run", tmp_path / "own"
-    usual = [
-        "--data",
-        folder,
-        "--train-split",
-        "train",
-        "--test-split",
-        "test",
-        "--batch-size",
-        16,
-        "--layers",
-        "3",
-        "--workers",
-        0,
-    ]
-    assert invoke("run", checkpoint("dinov2"), *usual, "--head", "fit", "--out", run)[0] == 0
-    assert invoke("run", checkpoint("dinov2"), *usual, "--out", own)[0] == 0
+    run = run_on(checkpoint("dinov2"), folder, tmp_path / "run", "--layers", "3", "--head", "fit")
+    own = run_on(checkpoint("dinov2"), folder, tmp_path / "own", "--layers", "3")
     picture = next(Path(folder).rglob("*.png"))
     for source, where, said in (
         (checkpoint("vit"), run, "is a run of"),

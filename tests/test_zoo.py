@@ -71,7 +71,6 @@ def test_accuracy_is_that_of_the_card(zoo, images, name):
     assert f"experiments/zoo/train_{name}.py" in card
 
 
-@pytest.mark.skipif("counting" not in NAMES, reason="zoo/counting does not ship")
 def test_the_counting_model_counts_as_its_card_says(zoo, images):
     pictures, _, _ = images
     pairs = counting.make_pairs(counting.objects(pictures), 300, 5)
