@@ -3,7 +3,7 @@
     python experiments/zoo/make_sample.py --whole --out fashion-mnist
     python experiments/zoo/card.py vit --data fashion-mnist --trained work/vit --out clsinterp/zoo
 
-The card's numbers come from the files it names; what they say in words stands in ``SAYS`` below.
+The card's numbers come from the files it names; what they say in words stands in ``says.json``.
 """
 
 import argparse

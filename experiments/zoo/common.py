@@ -86,11 +86,6 @@ def augment(images: torch.Tensor, generator: torch.Generator, pad: int = 1) -> t
     return torch.where(flip.view(n, 1, 1), shifted.flip(-1), shifted)
 
 
-def as_they_are(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """No augmentation: how the last epoch of the supervised recipes sees the images (`SETTLING`)."""
-    return images
-
-
 @dataclass
 class Schedule:
     """Linear warm-up, then a cosine to zero.
@@ -104,10 +99,6 @@ class Schedule:
     lr: float = 1e-3
     weight_decay: float = 0.05
     warmup: float = 0.1
-
-
-# One more epoch, slowly, on images as they will be at test time: small models underfit shifts and flips to the end.
-SETTLING = Schedule(1, lr=3e-4, warmup=0.02)
 
 
 def parameter_groups(depth_of: dict[str, int], module: nn.Module, schedule: Schedule, layer_decay: float):

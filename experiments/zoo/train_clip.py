@@ -14,6 +14,7 @@ state without ``post_layernorm``; it is fitted by ridge regression.
 import math
 
 import common
+import settling
 import torch
 from transformers import CLIPConfig, CLIPForImageClassification, CLIPModel
 
@@ -126,17 +127,17 @@ def describe(gray: torch.Tensor, labels: torch.Tensor, terciles: torch.Tensor, g
 
 def main() -> None:
     parser = common.parser(__doc__)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=8)
     args = common.parse(parser)
     images, labels, test_images, test_labels = common.load(args)
     clip = CLIPModel(CONFIG)
     seen = common.augment(images, torch.Generator().manual_seed(args.seed))
     terciles = measure(seen[:10_000]).quantile(torch.tensor([1 / 3, 2 / 3]), dim=0)
 
-    def loss_of(index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        view = common.augment(images[index], generator)
-        captions = describe(view, labels[index], terciles, generator)
-        return clip(tokenize(captions), common.normalise(view), return_loss=True).loss
+    def loss_of(index: torch.Tensor, generator: torch.Generator, view: settling.View) -> torch.Tensor:
+        gray = view(images[index], generator)
+        captions = describe(gray, labels[index], terciles, generator)
+        return clip(tokenize(captions), common.normalise(gray), return_loss=True).loss
 
     @torch.no_grad()
     def zero_shot() -> float:
@@ -148,11 +149,11 @@ def main() -> None:
     def bound_scale(step: int, total: int) -> None:
         clip.logit_scale.clamp_(max=math.log(100))
 
-    schedule = common.Schedule(args.epochs, batch_size=128)
-    minutes = common.fit(
+    schedule = common.Schedule(args.epochs)
+    minutes = settling.fit(
         "contrast",
         clip,
-        common.equal_groups(clip, schedule),
+        lambda plan: common.equal_groups(clip, plan),
         loss_of,
         len(images),
         schedule,
@@ -173,11 +174,11 @@ def main() -> None:
         test_labels,
         objective="image-text contrastive learning on captions of class names and measured attributes; ridge head on "
         "the patch mean of the last hidden state",
-        epochs={"contrast": args.epochs},
+        epochs={"contrast": args.epochs, "settling": settling.SETTLING.epochs},
         words=len(TOKEN),
         zero_shot_accuracy=zero_shot(),
         ridge_alpha=alpha,
-        steps=args.epochs * (len(images) // schedule.batch_size),
+        steps=(args.epochs + settling.SETTLING.epochs) * (len(images) // schedule.batch_size),
         minutes=round(minutes, 1),
     )
 
