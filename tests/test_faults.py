@@ -242,7 +242,14 @@ def test_a_place_that_cannot_be_written(checkpoint, folder, tmp_path):
 def test_interrupting_says_how_to_go_on(checkpoint, folder, tmp_path):
     out = tmp_path / "r"
     slowly = command(checkpoint("vit"), folder, out, "--batch-size", 2)  # long enough to be caught on a busy machine
-    child = subprocess.Popen(slowly, stderr=subprocess.PIPE, env=ENVIRONMENT, text=True)
+    child = subprocess.Popen(
+        slowly,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
+        text=True,
+        # a suite that a shell started in the background ignores Ctrl-C, and its children would inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while child.poll() is None and not (out / ".work").exists():
         time.sleep(0.002)
     child.send_signal(signal.SIGINT)
