@@ -189,8 +189,8 @@ def restoration_figure(curves: pa.Table, facts: dict[str, Any]) -> go.Figure:
             colorbar={"title": "accuracy"}, hovertemplate="swapped at %{y}, probed at %{x}: %{z:.3f}<extra></extra>",
         )
     )  # fmt: skip
-    fig.update_xaxes(title_text="probed layer", dtick=1, showgrid=False)
-    fig.update_yaxes(title_text="layer of the swap", dtick=1, autorange="reversed", showgrid=False)
+    fig.update_xaxes(title_text="probed layer", dtick=1, showgrid=False, zeroline=False)
+    fig.update_yaxes(title_text="layer of the swap", dtick=1, autorange="reversed", showgrid=False, zeroline=False)
     return finish(fig, f"Restoration: is the label back in the CLS token after a swap? {facts['model']}", 620)
 
 
