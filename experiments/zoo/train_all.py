@@ -18,7 +18,7 @@ from pathlib import Path
 
 import common
 
-MODELS = ("dinov2", "vit", "deit", "beit", "clip")  # the longest first
+MODELS = ("dinov2", "deit", "beit", "vit", "clip")  # the longest first
 
 
 def main() -> None:
