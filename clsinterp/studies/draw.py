@@ -86,8 +86,8 @@ def heat(
         ),
         **(where or {}),
     )  # fmt: skip
-    fig.update_yaxes(autorange="reversed", showgrid=False, dtick=1, **where)
-    fig.update_xaxes(showgrid=False, dtick=1, **where)
+    fig.update_yaxes(autorange="reversed", showgrid=False, zeroline=False, dtick=1, **where)
+    fig.update_xaxes(showgrid=False, zeroline=False, dtick=1, **where)
 
 
 def layer_axes(fig: go.Figure, n_layers: int, title: str = "layer", **where: Any) -> None:
