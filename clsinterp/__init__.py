@@ -5,13 +5,13 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clsinterp.lens_view import lens as lens
-    from clsinterp.model import VisionModel as VisionModel
+    from clsinterp.views.lens import lens as lens
+    from clsinterp.vision_model import VisionModel as VisionModel
 
 __version__ = version("clsinterp")
 
 # Name -> module, resolved on first use, so that `import clsinterp` imports no torch.
-_LAZY = {"VisionModel": "clsinterp.model", "lens": "clsinterp.lens_view"}
+_LAZY = {"VisionModel": "clsinterp.vision_model", "lens": "clsinterp.views.lens"}
 
 
 def __getattr__(name: str) -> Any:

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from clsinterp.errors import RequestError
-from clsinterp.request import MODES
 
 if TYPE_CHECKING:  # annotations stay text: what travels to a server must not need the package there
     from jaxtyping import Float, Int
 
 Seed = int | Sequence[int]
+TokenEdit = Callable[[Tensor], Tensor]  # tokens (batch, ...) in, as many out
+MODES = ("permute", "derange", "cross_label")  # of a swap, see `donors`
 
 
 def generator(seed: Seed) -> torch.Generator:
@@ -113,7 +114,7 @@ def collision_rate(labels: Int[Tensor, " n"], donor: Int[Tensor, " n"]) -> float
     return float((labels[donor] == labels).double().mean())
 
 
-def swap(index: Int[Tensor, " batch"]) -> Callable[[Tensor], Tensor]:
+def swap(index: Int[Tensor, " batch"]) -> TokenEdit:
     """The replacement that gives row i the token of row ``index[i]``."""
     return lambda tokens: tokens[index.to(tokens.device)]
 
@@ -128,7 +129,7 @@ def zero(tokens: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
     return torch.zeros_like(tokens)
 
 
-def noise(seed: Seed) -> Callable[[Tensor], Tensor]:
+def noise(seed: Seed) -> TokenEdit:
     """The replacement by Gaussian noise with the batch's mean and standard deviation, dimension by dimension."""
 
     def replace(tokens: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
@@ -138,7 +139,7 @@ def noise(seed: Seed) -> Callable[[Tensor], Tensor]:
     return replace
 
 
-def exchange(other: Float[Tensor, "batch ..."]) -> Callable[[Tensor], Tensor]:
+def exchange(other: Float[Tensor, "batch ..."]) -> TokenEdit:
     """The replacement by the tokens of a paired batch (for instance, clean against corrupted images).
 
     Raises:

@@ -18,12 +18,13 @@ misleads: the mean leaves 0.55 at layer 5 where permuted tokens leave 0.20, and 
 import torch
 
 from clsinterp.errors import RequestError
+from clsinterp.figures.pieces import curve, layer_axes, level, panels, share_axis
+from clsinterp.figures.style import finish
 from clsinterp.interventions import MODES, donors, mean, noise, swap, zero
 from clsinterp.studies.command import Findings, study
-from clsinterp.studies.draw import curve, finish, layer_axes, level, panels, share_axis
 from clsinterp.studies.setup import Batch, Setup
 from clsinterp.studies.tidy import Rows, pick, wide
-from clsinterp.variants import Edit, on
+from clsinterp.sweeps.variants import Edit, on
 
 NAMES = {"cls": "CLS token", "registers": "register tokens"}
 

@@ -24,13 +24,13 @@ import pyarrow as pa
 import torch
 
 from clsinterp.errors import RequestError
-from clsinterp.patching import logit_difference
+from clsinterp.probing.streams import fit_ridge
+from clsinterp.studies.causality.figure import counting_figure
+from clsinterp.studies.causality.setup import CountingSetup, partner
 from clsinterp.studies.command import Findings, study
-from clsinterp.studies.counting_figure import counting_figure
-from clsinterp.studies.counting_setup import CountingSetup, partner
-from clsinterp.studies.streams import fit_ridge
 from clsinterp.studies.tidy import Rows, pick, wide
-from clsinterp.variants import INTACT, Edit
+from clsinterp.sweeps.patching import logit_difference
+from clsinterp.sweeps.variants import INTACT, Edit
 
 
 def swapped(mask: torch.Tensor, layer: int) -> Edit:

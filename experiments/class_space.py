@@ -23,16 +23,15 @@ looked into.
 import pyarrow as pa
 import torch
 
-from clsinterp.attention import patch_grid
-from clsinterp.heatmaps import attention_figure
-from clsinterp.metrics import identifiability
-from clsinterp.studies import class_space as space
-from clsinterp.studies.class_space_figure import class_space_figure
+from clsinterp.figures.heatmaps import attention_figure
+from clsinterp.probing.metrics import identifiability
+from clsinterp.studies.causality.token_probes import probe_ranks, spread
+from clsinterp.studies.class_space import reading as space
+from clsinterp.studies.class_space.figure import class_space_figure
+from clsinterp.studies.class_space.sweep import perturb
 from clsinterp.studies.command import Findings, study
-from clsinterp.studies.patch_sweep import perturb
 from clsinterp.studies.setup import Setup
 from clsinterp.studies.tidy import Rows, joined, pick
-from clsinterp.studies.token_probes import probe_ranks, spread
 
 
 def by_block(setup: Setup, rows: Rows, control: str) -> torch.Tensor:
@@ -86,7 +85,7 @@ def main(setup: Setup, args) -> Findings:
     table = rows.table()
 
     image, pixels = setup.test.image(0), setup.model.pixels(setup.test.image(0))
-    grid = patch_grid(setup.model, pixels)
+    grid = setup.model.patch_grid(pixels)
     maps = identifiability(rank[:, 0, int("cls" in space.parts_of(setup)) :], setup.head.n_classes).view(-1, *grid)
     name = setup.test.class_names[setup.test.labels[0]]
     heat = attention_figure(image, maps, [f"block {i}" for i in setup.layers], f"Identifiability of {name!r} by patch")

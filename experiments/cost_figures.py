@@ -1,4 +1,4 @@
-"""Figures that `clsinterp.cost` multiplies up: rates of the fork at full width, of the statistics, of the decoder.
+"""Figures that `clsinterp.runs.cost` multiplies up: rates of the fork at full width, of the statistics, of the decoder.
 
 python experiments/cost_figures.py --measure  # docs/bench.json anew, on an idle machine (or --provisional), then the page
 python experiments/cost_figures.py            # docs/imagenet.md from docs/bench.json
@@ -19,7 +19,7 @@ import torch
 import transformers as hf
 from PIL import Image
 
-from clsinterp.cost import CLASSES, SHAPES, Measured, Shape, tables
+from clsinterp.runs.cost import CLASSES, SHAPES, Measured, Shape, tables
 
 BLOCKS = 4  # of full width; time per block-pass does not depend on how many there are
 IMAGES = {"ViT-B/16": 8, "ViT-L/16": 8, "DINOv2-g/14": 4}
@@ -37,7 +37,7 @@ def seconds(function: Callable, repeats: int) -> float:
 
 
 def model_of(shape: Shape):
-    from clsinterp.model import VisionModel
+    from clsinterp.vision_model import VisionModel
 
     common = {"hidden_size": shape.d_model, "num_hidden_layers": BLOCKS, "num_attention_heads": shape.d_model // 64,
               "image_size": 224, "num_labels": CLASSES}  # fmt: skip
@@ -50,9 +50,10 @@ def model_of(shape: Shape):
 
 def fork_rate(shape: Shape, repeats: int) -> float:
     """FLOPs of block-passes per second of a fork with swaps at every layer; everything else it does costs time too."""
-    from clsinterp.fork import Readers, fork
     from clsinterp.interventions import permute
-    from clsinterp.readout import Head
+    from clsinterp.probing.head import Head
+    from clsinterp.sweeps.fork import fork
+    from clsinterp.sweeps.readers import Readers
 
     model, n, layers = model_of(shape), IMAGES[shape.name], range(BLOCKS)
     pixels, targets, donors = torch.randn(n, 3, 224, 224), torch.arange(n), permute(n, 0)
@@ -62,8 +63,8 @@ def fork_rate(shape: Shape, repeats: int) -> float:
 
 
 def measure(repeats: int, provisional: bool) -> Measured:
-    from clsinterp.images import decode
-    from clsinterp.probes import RidgeStats, solve
+    from clsinterp.data.images import decode
+    from clsinterp.probing.ridge import RidgeStats, solve
 
     torch.manual_seed(0)
     a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)

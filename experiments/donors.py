@@ -22,15 +22,15 @@ the middle layers on. In zoo/clip the head reads patches, in zoo/dinov2 mostly, 
 import pyarrow as pa
 import torch
 
-from clsinterp.capture import capture
 from clsinterp.interventions import donors, swap
+from clsinterp.probing.streams import fit_ridge
 from clsinterp.studies.command import Findings, study
-from clsinterp.studies.donor import Followed, confusability, numbers, thirds
-from clsinterp.studies.donor_figure import confusability_figure, gap_figure
+from clsinterp.studies.donors.donor import Followed, confusability, numbers, thirds
+from clsinterp.studies.donors.figure import confusability_figure, gap_figure
 from clsinterp.studies.setup import Setup
-from clsinterp.studies.streams import fit_ridge
 from clsinterp.studies.tidy import Rows
-from clsinterp.variants import INTACT, Edit, on, variants
+from clsinterp.sweeps.capture import capture
+from clsinterp.sweeps.variants import INTACT, Edit, on, variants
 
 THIRDS = ("distinct", "middling", "confusable")
 

@@ -25,14 +25,14 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from clsinterp.interventions import derange, generator
+from clsinterp.probing.streams import fit_head, fit_ridge
 from clsinterp.studies.command import Findings, study
-from clsinterp.studies.frequency_figure import frequency_figure
-from clsinterp.studies.group_tokens import group_tokens
+from clsinterp.studies.frequency.figure import frequency_figure
+from clsinterp.studies.frequency.spectrum import filters, shifts
 from clsinterp.studies.setup import Setup
-from clsinterp.studies.spectrum import filters, shifts
-from clsinterp.studies.streams import fit_head, fit_ridge
 from clsinterp.studies.tidy import Rows, wide
-from clsinterp.variants import Edit, on, variants
+from clsinterp.sweeps.group_tokens import group_tokens
+from clsinterp.sweeps.variants import Edit, on, variants
 
 CUTS = (0.125, 0.25, 0.5, 0.75)  # shares of Nyquist
 GROUPS = ("cls", "patches")

@@ -20,12 +20,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from clsinterp.attention import cls_attention
 from clsinterp.errors import RequestError
-from clsinterp.heatmaps import attention_figure, patching_figure, token_names
-from clsinterp.patching import attribution_patch, logit_difference, patch_attn_head, patch_resid, recovered
+from clsinterp.figures.heatmaps import attention_figure, patching_figure
+from clsinterp.hooks.attention import cls_attention
 from clsinterp.studies.command import Findings, study
 from clsinterp.studies.setup import Setup
+from clsinterp.sweeps.patching import attribution_patch, logit_difference, patch_attn_head, patch_resid, recovered
 
 
 def pairs(setup: Setup, names: list[str], n: int) -> tuple[list, list, torch.Tensor]:
@@ -71,9 +71,7 @@ def main(setup: Setup, args) -> Findings:
     figures = [
         patching_figure(heads, f"Heads, z patched: {pair} ({setup.name})", metric="recovered"),
         patching_figure(estimate, f"Heads, first-order estimate: {pair}", metric="recovered"),
-        patching_figure(
-            tokens, f"Tokens, resid_pre patched: {pair}", token_names(model.layout, n_tokens), metric="recovered"
-        ),
+        patching_figure(tokens, f"Tokens, resid_pre patched: {pair}", model.layout.names(n_tokens), metric="recovered"),
     ]
     best = sorted(heads.to_pylist(), key=lambda r: -r["value"])[:4]
     if model.family.has_cls:

@@ -20,14 +20,15 @@ host's.
 import pyarrow as pa
 import torch
 
-from clsinterp.capture import capture
-from clsinterp.figures import study_figures
-from clsinterp.fork import Readers, fork
+from clsinterp.figures.note import study_figures
 from clsinterp.interventions import collision_rate, donors
-from clsinterp.results import curves_table
+from clsinterp.probing.streams import fit_ridge
+from clsinterp.runs.results import curves_table
 from clsinterp.studies.command import Findings, study
 from clsinterp.studies.setup import Setup
-from clsinterp.studies.streams import fit_ridge
+from clsinterp.sweeps.capture import capture
+from clsinterp.sweeps.fork import fork
+from clsinterp.sweeps.readers import Readers
 
 
 @study(options={"--mode": {"default": "permute", "choices": ["permute", "derange", "cross_label"]}})

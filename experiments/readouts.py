@@ -21,14 +21,14 @@ constant, nothing for the intact token.
 import pyarrow as pa
 import torch
 
-from clsinterp.capture import capture
-from clsinterp.studies import agreement
+from clsinterp.probing.streams import fit_ridge
 from clsinterp.studies.command import Findings, study
-from clsinterp.studies.fresh import Generators, Moments, constant, gaussian, through_next_block, train
-from clsinterp.studies.readouts_figure import readouts_figure
+from clsinterp.studies.readouts import agreement
+from clsinterp.studies.readouts.figure import readouts_figure
+from clsinterp.studies.readouts.fresh import Generators, Moments, constant, gaussian, through_next_block, train
 from clsinterp.studies.setup import Setup
-from clsinterp.studies.streams import fit_ridge
 from clsinterp.studies.tidy import Rows, joined, pick, wide
+from clsinterp.sweeps.capture import capture
 
 KINDS = ("intact", "constant", "gaussian", "generator")
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from rich.console import Console
 
 from clsinterp import VisionModel
-from clsinterp.experiment import run
-from clsinterp.remote.check import check_remote
+from clsinterp.checks.remote import check_remote
 from clsinterp.remote.server import Server
-from clsinterp.request import Request, Resources
-from clsinterp.results import read_run
+from clsinterp.runs.request import Request, Resources
+from clsinterp.runs.results import read_run
+from clsinterp.runs.run import run
 
 say = Console().print
 

@@ -21,14 +21,14 @@ from collections.abc import Iterator
 
 import torch
 
-from clsinterp.data import Split
+from clsinterp.data.splits import Split
 from clsinterp.interventions import permute
+from clsinterp.probing.streams import fit_ridge
 from clsinterp.studies.command import Findings, study
-from clsinterp.studies.restoration_figure import restoration_figure
+from clsinterp.studies.restoration.figure import restoration_figure
 from clsinterp.studies.setup import Batch, Setup
-from clsinterp.studies.streams import fit_ridge
 from clsinterp.studies.tidy import Rows, pick, wide
-from clsinterp.variants import INTACT, Edit, on, variants
+from clsinterp.sweeps.variants import INTACT, Edit, on, variants
 
 FEW = 3  # layers of the short run of shuffles
 

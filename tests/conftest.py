@@ -9,7 +9,7 @@ import torch
 import transformers
 from PIL import Image
 
-from clsinterp.model import VisionModel
+from clsinterp.vision_model import VisionModel
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()

@@ -13,9 +13,9 @@ import torch
 import transformers as hf
 
 import clsinterp
-from clsinterp.checkpoint import ZOO
-from clsinterp.model import VisionModel
+from clsinterp.models.checkpoint import ZOO
 from clsinterp.remote.server import Server
+from clsinterp.vision_model import VisionModel
 
 KEY = "0f5b2c1e-not-to-be-seen-4a77"
 DEEP = {**tiny.BASE, "num_hidden_layers": 12}

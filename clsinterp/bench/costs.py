@@ -1,14 +1,15 @@
-"""The cost formula of `clsinterp.cost` against the clock, at three depths and three widths."""
+"""The cost formula of `clsinterp.runs.cost` against the clock, at three depths and three widths."""
 
 import torch
 
 from clsinterp.bench.models import Size, random_model, random_pixels
 from clsinterp.bench.timing import Row, compare
-from clsinterp.cost import Shape
-from clsinterp.fork import Readers, fork
 from clsinterp.interventions import permute
-from clsinterp.pieces import images_per_piece
-from clsinterp.readout import Head
+from clsinterp.probing.head import Head
+from clsinterp.runs.cost import Shape
+from clsinterp.sweeps.batching import images_per_piece
+from clsinterp.sweeps.fork import fork
+from clsinterp.sweeps.readers import Readers
 
 DEPTHS = (4, 8, 16)
 SIZES = (

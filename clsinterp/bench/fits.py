@@ -7,7 +7,7 @@ import torch
 from clsinterp.bench.models import N_LAYERS
 from clsinterp.bench.timing import Row, compare
 from clsinterp.errors import RequestError
-from clsinterp.probes import ALPHAS, RidgeStats, solve
+from clsinterp.probing.ridge import ALPHAS, RidgeStats, solve
 
 
 def probe_rows(quick: bool) -> list[Row]:

@@ -13,8 +13,8 @@ import transformers
 from PIL import Image
 
 from clsinterp.bench.timing import Row, compare
-from clsinterp.data import open_data
-from clsinterp.loader import batches
+from clsinterp.data.batches import batches
+from clsinterp.data.sources import open_data
 
 PEAK = """
 import resource, sys

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 
-from clsinterp.model import VisionModel
+from clsinterp.vision_model import VisionModel
 
 N_LAYERS = 12
 N_CLASSES = 100

@@ -8,14 +8,15 @@ from torch import Tensor
 
 from clsinterp.bench.models import BASE, N_CLASSES, N_LAYERS, ZOO, Size, random_model, random_pixels
 from clsinterp.bench.timing import Row, compare
-from clsinterp.fork import Readers, fork
+from clsinterp.checks.plain_sweep import plain_forward, sweep
 from clsinterp.interventions import permute
-from clsinterp.metrics import ranks
-from clsinterp.model import VisionModel
-from clsinterp.naive import plain_forward, sweep
-from clsinterp.pieces import images_per_piece
-from clsinterp.probes import RidgeStats, solve
-from clsinterp.readout import Head
+from clsinterp.probing.head import Head
+from clsinterp.probing.metrics import ranks
+from clsinterp.probing.ridge import RidgeStats, solve
+from clsinterp.sweeps.batching import images_per_piece
+from clsinterp.sweeps.fork import fork
+from clsinterp.sweeps.readers import Readers
+from clsinterp.vision_model import VisionModel
 
 LAYERS = tuple(range(N_LAYERS))
 

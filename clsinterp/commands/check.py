@@ -33,9 +33,9 @@ def check(
     """
     quiet_libraries()
     server = server_of(remote, host)
-    from clsinterp.check import check as check_model
-    from clsinterp.model import VisionModel
-    from clsinterp.remote.check import check_remote
+    from clsinterp.checks.local import check as check_model
+    from clsinterp.checks.remote import check_remote
+    from clsinterp.vision_model import VisionModel
 
     loaded = VisionModel(
         model,

@@ -17,11 +17,12 @@ def demo(
 ) -> None:
     """Run the note on a real checkpoint (if fetched) and the small ones that ship with the package."""
     quiet_libraries()
-    from clsinterp.demo import requests
-    from clsinterp.experiment import run
-    from clsinterp.figures import save_figure, study_figures
-    from clsinterp.request import default_out
-    from clsinterp.results import read_run
+    from clsinterp.figures.files import save_figure
+    from clsinterp.figures.note import study_figures
+    from clsinterp.runs.demo import requests
+    from clsinterp.runs.request import default_out
+    from clsinterp.runs.results import read_run
+    from clsinterp.runs.run import run
 
     asked, missing = requests()
     for name in missing:
@@ -49,7 +50,7 @@ def _table(found: list[tuple[dict[str, Any], Any]]) -> Any:
     """A row per model: accuracy intact, of the best probe, after swaps at the first and last layer; the onsets."""
     from rich.table import Table
 
-    from clsinterp.onset import Onset
+    from clsinterp.runs.onset import Onset
 
     table = Table(title="Accuracy: intact, read from CLS by a probe, after a CLS swap; layers of the onsets")
     table.add_column("model", no_wrap=True)

@@ -8,7 +8,7 @@ def experiments() -> None:
     """List the studies that stand as short scripts in the repository."""
     from rich.table import Table
 
-    from clsinterp.studies.catalog import STUDIES
+    from clsinterp.commands.catalog import STUDIES
 
     table = Table("script", "asks", title="Experiments")
     for name, line in STUDIES.items():

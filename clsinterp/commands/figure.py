@@ -17,8 +17,9 @@ def figure(
     ] = False,
 ) -> None:
     """Draw one or several runs side by side."""
-    from clsinterp.figures import save_figure, study_figures
-    from clsinterp.results import read_run
+    from clsinterp.figures.files import save_figure
+    from clsinterp.figures.note import study_figures
+    from clsinterp.runs.results import read_run
 
     save_figure(study_figures([read_run(run) for run in runs], published=published), out)
     out_console.print(f"figure: {out}", soft_wrap=True, highlight=False)

@@ -46,10 +46,10 @@ def lens(
 ) -> None:
     """Write what the classifier reads at every patch and layer: a page with a layer slider that works offline."""
     quiet_libraries()
-    from clsinterp.figures import save_figure
-    from clsinterp.images import decode
-    from clsinterp.lens_view import lens as look
-    from clsinterp.model import VisionModel
+    from clsinterp.data.images import decode
+    from clsinterp.figures.files import save_figure
+    from clsinterp.views.lens import lens as look
+    from clsinterp.vision_model import VisionModel
 
     pictures = []
     for path in images:
@@ -76,7 +76,7 @@ def lens(
 
 
 def _escaped(name: str) -> str:
-    from clsinterp.lens_maps import shown
+    from clsinterp.views.maps import shown
 
     return shown(name, 60)
 
@@ -119,7 +119,7 @@ def explore(
     from clsinterp.explore.gallery import from_data, from_folder
     from clsinterp.explore.server import build, is_loopback, listen
     from clsinterp.explore.session import Session
-    from clsinterp.model import VisionModel
+    from clsinterp.vision_model import VisionModel
 
     with err_console.status("loading the model and the images"):
         gallery = from_folder(images) if images is not None else from_data(data or "zoo")

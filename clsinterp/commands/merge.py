@@ -15,8 +15,8 @@ def merge(
     quiet: Annotated[bool, typer.Option("--quiet", help="No table.")] = False,
 ) -> None:
     """Assemble a run whose shards are all done; says what is missing otherwise."""
-    from clsinterp.assembling import merge as merge_parts
-    from clsinterp.run_folder import RunFolder
+    from clsinterp.runs.assemble import merge as merge_parts
+    from clsinterp.runs.folder import RunFolder
 
     merge_parts(RunFolder(run))
     if not quiet:

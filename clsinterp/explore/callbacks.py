@@ -11,7 +11,7 @@ from clsinterp.explore.code import code
 from clsinterp.explore.payload import payload
 from clsinterp.explore.session import Session
 from clsinterp.explore.state import State as View
-from clsinterp.lens_maps import default_class
+from clsinterp.views.maps import default_class
 
 logger = logging.getLogger(__name__)
 CONTROLS = (

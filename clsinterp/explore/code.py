@@ -3,7 +3,7 @@
 from clsinterp.explore.gallery import Picture
 from clsinterp.explore.session import Session
 from clsinterp.explore.state import State
-from clsinterp.fork import EMBEDDINGS
+from clsinterp.models.layers import EMBEDDINGS
 
 # How each replacement is written when row 0 is the image and the others are the reference images.
 NEW_TOKEN = {
@@ -16,10 +16,10 @@ NEW_TOKEN = {
 NUMBERS = {
     "probability": ("logits.softmax(-1)[:, CLASS]", None),
     "logit": ("logits[:, CLASS]", None),
-    "rank": ("ranks(logits, torch.full((len(logits),), CLASS))", "from clsinterp.metrics import ranks"),
+    "rank": ("ranks(logits, torch.full((len(logits),), CLASS))", "from clsinterp.probing.metrics import ranks"),
     "identifiability": (
         "identifiability(ranks(logits, torch.full((len(logits),), CLASS)), logits.shape[-1])",
-        "from clsinterp.metrics import identifiability, ranks",
+        "from clsinterp.probing.metrics import identifiability, ranks",
     ),
     "top1": ("logits.argmax(-1)", None),
     "entropy": ("torch.special.entr(logits.softmax(-1)).sum(-1) / math.log(2)", "import math"),
@@ -48,10 +48,10 @@ def code(session: Session, state: State, tab: str, layer: int, class_index: int)
     names += ["own_head"] if state.cls_only else []
     plain = [needs] if needs and not needs.startswith("from clsinterp") else []
     ours = ["from clsinterp import VisionModel, lens"]
-    ours += ["from clsinterp.hookpoints import walk"] if attends else []
+    ours += ["from clsinterp.hooks.points import walk"] if attends else []
     ours += [f"from clsinterp.interventions import {state.replace}"] if state.replace in ("mean", "noise") else []
-    ours += ["from clsinterp.lens_view import Intervention"] if state.intervenes else []
-    ours += [f"from clsinterp.logit_lens import {', '.join(sorted(names))}"] if names else []
+    ours += ["from clsinterp.views.lens import Intervention"] if state.intervenes else []
+    ours += [f"from clsinterp.probing.lens import {', '.join(sorted(names))}"] if names else []
     ours += [needs] if needs and not plain else []
     gallery_import, _, gallery = session.gallery.setup.partition("\n\n")
     uses_gallery = "images.image(" in picture.source + reference

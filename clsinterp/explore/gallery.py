@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from clsinterp.data.images import to_rgb
 from clsinterp.errors import RequestError
-from clsinterp.images import to_rgb
 
 logger = logging.getLogger(__name__)
 MAX_BYTES = 10 * 2**20  # of a request's body, and so of an upload
@@ -159,14 +159,14 @@ def from_data(data: str) -> Gallery:
     """The first `MAX_SHOWN` test images of `data` in their seeded order.
 
     Raises:
-        RequestError: as in `clsinterp.data.open_data`.
+        RequestError: as in `clsinterp.data.sources.open_data`.
     """
-    from clsinterp.data import open_data
+    from clsinterp.data.sources import open_data
 
     _, test = open_data(data, limit=MAX_SHOWN)
     pictures = [
         Picture.of(test.encoded(i), f"{test.class_names[test.labels[i]]} ({test.sources[i]})", f"images.image({i})")
         for i in range(len(test))
     ]
-    setup = f"from clsinterp.data import open_data\n\nimages = open_data({data!r}, limit={MAX_SHOWN})[1]  # test images"
+    setup = f"from clsinterp.data.sources import open_data\n\nimages = open_data({data!r}, limit={MAX_SHOWN})[1]  # test images"
     return Gallery(pictures, setup)

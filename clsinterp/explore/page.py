@@ -5,10 +5,10 @@ from typing import Any
 from dash import dcc, html
 
 from clsinterp.explore.session import Session
-from clsinterp.fork import EMBEDDINGS
-from clsinterp.lens_maps import QUANTITIES
-from clsinterp.lens_view import no_cls_only, no_replacing
-from clsinterp.logit_lens import lens_readout
+from clsinterp.models.layers import EMBEDDINGS
+from clsinterp.probing.lens import lens_readout
+from clsinterp.views.intervention import no_cls_only, no_replacing
+from clsinterp.views.maps import QUANTITIES
 
 AUTO = "auto"  # the class or head that the page chooses: the output's first class, the mean of heads
 NONE = "none"

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 
 from clsinterp.explore.state import State
-from clsinterp.lens_maps import OF_A_CLASS, default_class, panels
-from clsinterp.lens_panels import cells, maps_figure
-from clsinterp.lens_trajectory import trajectory_figure
-from clsinterp.lens_view import LensView
+from clsinterp.views.lens import LensView
+from clsinterp.views.maps import OF_A_CLASS, default_class, panels
+from clsinterp.views.panels import cells, maps_figure
+from clsinterp.views.trajectory import trajectory_figure
 
 TOP = 5
 

@@ -20,9 +20,9 @@ from clsinterp.explore.gallery import MAX_BYTES
 from clsinterp.explore.page import layout
 from clsinterp.explore.session import Session
 from clsinterp.explore.state import State
-from clsinterp.figures import to_html
-from clsinterp.lens_figures import lens_figure
-from clsinterp.lens_tables import attention_table, lens_table
+from clsinterp.figures.files import to_html
+from clsinterp.views.figure import lens_figure
+from clsinterp.views.table import attention_table, lens_table
 
 logger = logging.getLogger(__name__)
 HEADERS = {

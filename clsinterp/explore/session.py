@@ -7,16 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clsinterp.capture import capture
 from clsinterp.errors import RequestError
 from clsinterp.explore.cache import TabCache
 from clsinterp.explore.gallery import Gallery, Picture
 from clsinterp.explore.state import State
 from clsinterp.explore.tabs import Tabs
-from clsinterp.fork import EMBEDDINGS
-from clsinterp.lens_view import Intervention, LensView, lens
-from clsinterp.logit_lens import own_head
-from clsinterp.model import VisionModel
+from clsinterp.models.layers import EMBEDDINGS
+from clsinterp.probing.lens import own_head
+from clsinterp.sweeps.capture import capture
+from clsinterp.views.intervention import Intervention
+from clsinterp.views.lens import LensView, lens
+from clsinterp.vision_model import VisionModel
 
 REFERENCE = 32  # gallery images that mean and noise are taken from
 AT_ONCE = 8  # of them in a trace

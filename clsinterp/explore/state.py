@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from urllib.parse import parse_qs, urlencode
 
 from clsinterp.errors import RequestError
-from clsinterp.lens_maps import QUANTITIES
-from clsinterp.lens_view import REPLACEMENTS, Replacement
+from clsinterp.views.intervention import REPLACEMENTS, ReplacementName
+from clsinterp.views.maps import QUANTITIES
 
 MOST = 2000  # characters of an address that is read at all
 
@@ -28,7 +28,7 @@ class State:
     quantity: str = "probability"
     class_index: int | None = None
     head: int | None = None
-    replace: Replacement | None = None
+    replace: ReplacementName | None = None
     at: int = 0
     donor: str | None = None
     cls_only: bool = False

@@ -15,12 +15,12 @@ from nnsight.modeling.transformers import TransformersModel
 from torch import Tensor
 from torch._guards import detect_fake_mode
 
-from clsinterp.checkpoint import resolve
+from clsinterp.data.packed import pack
 from clsinterp.errors import RequestError
-from clsinterp.remote.pixels import pack
+from clsinterp.models.checkpoint import resolve
+from clsinterp.models.traced import Traced
 from clsinterp.remote.server import Server
 from clsinterp.remote.shipping import shipping
-from clsinterp.traced import Traced
 
 logger = logging.getLogger(__name__)
 

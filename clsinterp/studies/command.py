@@ -19,8 +19,8 @@ from rich.table import Table
 
 from clsinterp.console import err_console, out_console, quiet_libraries
 from clsinterp.errors import ClsinterpError, RequestError
-from clsinterp.figures import to_html
-from clsinterp.run_folder import IN_USE, RunFolder
+from clsinterp.figures.files import to_html
+from clsinterp.runs.folder import IN_USE, RunFolder
 from clsinterp.studies.setup import Setup
 
 

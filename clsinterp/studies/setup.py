@@ -8,14 +8,15 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from clsinterp.data import Split, open_data
+from clsinterp.data.batches import batches
+from clsinterp.data.labels import LabelMatch, match_labels
+from clsinterp.data.sources import open_data
+from clsinterp.data.splits import Split
 from clsinterp.errors import RequestError
-from clsinterp.labels import LabelMatch, match_labels
-from clsinterp.loader import batches
-from clsinterp.model import VisionModel
-from clsinterp.readout import Head
-from clsinterp.studies.streams import fit_head
-from clsinterp.variants import INTACT, variants
+from clsinterp.probing.head import Head
+from clsinterp.probing.streams import fit_head
+from clsinterp.sweeps.variants import INTACT, variants
+from clsinterp.vision_model import VisionModel
 
 Bars = Callable[[Iterator[Any], int, str], Iterator[Any]]
 
@@ -81,7 +82,7 @@ class Setup:
 
         Args:
             name: hub id, checkpoint folder or zoo/NAME.
-            data: as in `clsinterp.data.open_data`.
+            data: as in `clsinterp.data.sources.open_data`.
             limit: first N train and first N test images only.
             device: where the model runs.
             dtype: of its weights.

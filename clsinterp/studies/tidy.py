@@ -7,7 +7,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from clsinterp.metrics import mean_interval, wilson
+from clsinterp.probing.metrics import mean_interval, wilson
 
 
 class Rows:

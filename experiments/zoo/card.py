@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from clsinterp.experiment import run
-from clsinterp.figures import note_figure, published_curves, save_figure
-from clsinterp.onset import Onset
-from clsinterp.request import Request
-from clsinterp.results import read_run
+from clsinterp.figures.files import save_figure
+from clsinterp.figures.note import note_figure, published_curves
+from clsinterp.runs.onset import Onset
+from clsinterp.runs.request import Request
+from clsinterp.runs.results import read_run
+from clsinterp.runs.run import run
 
 SHIPPED = ("config.json", "model.safetensors", "preprocessor_config.json")
 CURVES = ("probe", "shuffle", "shuffle_cls_only")

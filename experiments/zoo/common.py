@@ -234,7 +234,7 @@ def ridge_head(
 
     `features_of` maps normalised pixels to features (batch, d).
     """
-    from clsinterp.probes import RidgeStats, solve
+    from clsinterp.probing.ridge import RidgeStats, solve
 
     stats = None
     for i in range(0, len(images), 500):

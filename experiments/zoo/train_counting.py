@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
-from clsinterp.studies.counting import MOST, NAMES, OBJECT, SIDE, compose, make_pairs, visible
+from clsinterp.studies.causality.images import MOST, NAMES, OBJECT, SIDE, compose, make_pairs, visible
 
 LABELS = dict(enumerate(NAMES))
 CONFIG = ViTConfig(
@@ -35,7 +35,7 @@ datasets: [fashion_mnist]
 # zoo/counting
 
 A ViT ({blocks} blocks, width 64, 56 x 56 pixels, patches of 8) that counts one to six garments on a canvas; class i is the
-count i + 1. Canvases are composed by `clsinterp.studies.counting` from images of Fashion-MNIST (Xiao, Rasul and Vollgraf
+count i + 1. Canvases are composed by `clsinterp.studies.causality.images` from images of Fashion-MNIST (Xiao, Rasul and Vollgraf
 2017, arXiv 1708.07747; MIT): garments of 14 x 14 pixels in a jittered 3 x 3 grid on dim noise.
 
 Trained from scratch with cross-entropy for {steps} steps of {batch} canvases, {minutes} minutes on one core shared with

@@ -1,0 +1,1 @@
+"""Slow twins in plain torch, and what `clsinterp check` does with them."""

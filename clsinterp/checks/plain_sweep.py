@@ -1,0 +1,128 @@
+"""The slow twin of the fork: plain torch, one forward hook, one forward per layer. Used by `check`, tests and the bench."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clsinterp.models.layers import EMBEDDINGS
+from clsinterp.models.tokens import Where
+from clsinterp.probing.metrics import ranks
+from clsinterp.sweeps.readers import Readers, column
+from clsinterp.vision_model import VisionModel
+
+
+@torch.no_grad()
+def plain_forward(
+    model: VisionModel,
+    pixels: Tensor,
+    layer: int | None = None,
+    where: Where = 0,
+    replace: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[dict[int, Tensor], Tensor, Any]:
+    """One forward of the Hugging Face module with plain hooks, the tokens at `where` after `layer` replaced.
+
+    Returns:
+        The residual stream after each block (-1: before block 0) as the next block sees it; the read-out features
+        (batch, d_readout); the model's logits (None without a classifier).
+    """
+    module, family = model._module, model.family
+    blocks = module.get_submodule(family.blocks)
+    states: dict[int, Tensor] = {}
+    features: dict[int, Tensor] = {}
+
+    def change(h: Tensor) -> Tensor:
+        assert replace is not None  # asked only where a layer is
+        h = h.clone()
+        h[:, where] = replace(h[:, where].clone())
+        return h
+
+    with ExitStack() as hooks:
+
+        def add(handle) -> None:
+            hooks.callback(handle.remove)
+
+        # The replacing hook comes first, so the recording ones see what the next block gets.
+        if layer == EMBEDDINGS:
+            add(blocks[0].register_forward_pre_hook(lambda _, args: (change(args[0]), *args[1:])))
+        elif layer is not None:
+            add(blocks[layer].register_forward_hook(lambda _m, _a, output: change(output)))
+        add(blocks[0].register_forward_pre_hook(lambda _m, args: states.__setitem__(EMBEDDINGS, args[0])))
+        for i, block in enumerate(blocks):
+            add(block.register_forward_hook(lambda _m, _a, output, i=i: states.__setitem__(i, output)))
+        for i, head in enumerate(model.heads):
+            add(head.register_forward_pre_hook(lambda _m, args, i=i: features.__setitem__(i, args[0])))
+        output = module(pixels)
+    if features:
+        readout = torch.cat([features[i] for i in sorted(features)], dim=-1)
+    else:
+        tokens = output.last_hidden_state
+        readout = torch.cat([tokens[:, 0], tokens[:, model.layout.n_prefix :].mean(1)], dim=-1)
+    return states, readout, getattr(output, "logits", None)
+
+
+@torch.no_grad()
+def sweep(
+    model: VisionModel,
+    pixels: Tensor,
+    targets: Tensor,
+    donors: Tensor,
+    readers: Readers,
+    *,
+    layers: Sequence[int],
+    labels: Tensor | None = None,
+    group: str | Sequence[int] = "cls",
+) -> dict[str, Tensor]:
+    """The same columns as `clsinterp.sweeps.fork.fork`, from one hooked forward per layer and no nnsight."""
+    family, d = model.family, model.d_model
+    where = model.layout.index(group)
+    labels = targets if labels is None else labels
+    out: dict[str, Tensor] = {}
+
+    def cls_only(features: Tensor) -> Tensor:
+        if readers.cls_head is not None:
+            return readers.cls_head(features[:, :d])
+        if not readers.head.own:
+            return readers.head.only("cls", features)
+        if family.averages_heads:
+            return model.heads[0](features[:, :d])
+        return model.heads[0](torch.cat([features[:, :d], torch.zeros_like(features[:, d:])], dim=-1))
+
+    for layer in [None, *layers]:
+        states, features, logits = plain_forward(model, pixels, layer, where, lambda tokens: tokens[donors])
+        logits = logits if readers.head.own else readers.head(features)
+        out["rank_intact" if layer is None else column("shuffle", layer)] = ranks(logits, targets)
+        if layer is not None:
+            out[column("donor", layer)] = ranks(logits, targets[donors])
+        if family.other_readouts:
+            name = "rank_intact_cls_only" if layer is None else column("shuffle_cls_only", layer)
+            out[name] = ranks(cls_only(features), targets)
+        for probed in layers:
+            if readers.probes is None or probed not in readers.probed or (layer is not None and layer > probed):
+                continue
+            i = readers.probed.index(probed)
+            scores = states[probed][:, 0].double() @ readers.probes.weight[i].T + readers.probes.bias[i]
+            name = column("probe", probed) if layer is None else column("restoration", layer, probed)
+            out[name] = ranks(scores, labels)
+        if layer is None:
+            out |= _lens(model, states, targets, readers, layers)
+    return out
+
+
+def _lens(
+    model: VisionModel, states: dict[int, Tensor], targets: Tensor, readers: Readers, layers: Sequence[int]
+) -> dict[str, Tensor]:
+    out = {}
+    readouts = model.family.readouts
+    for layer in layers:
+        for group in ("cls", "distill"):
+            if group not in model.layout.slices or (group == "distill" and "distill" not in readouts):
+                continue
+            tokens = states[layer][:, model.layout.index(group)]
+            if readers.final_norm and model.lens_norm is not None:
+                tokens = model.lens_norm(tokens)
+            logits = readers.head.read(tokens, group if group in readouts else readouts[0])
+            out[column("lens" if group == "cls" else f"lens_{group}", layer)] = ranks(logits, targets)
+    return out

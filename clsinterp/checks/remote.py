@@ -1,0 +1,114 @@
+"""Does a server have the model, and would traces written here mean the same there?"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import nnsight
+import torch
+from nnsight.ndif import EnvComparison, get_local_env, get_remote_env
+
+from clsinterp.checks.local import Finding
+from clsinterp.remote.backend import CONNECT
+from clsinterp.remote.faults import of_http
+from clsinterp.remote.model import blank
+from clsinterp.remote.server import Server
+from clsinterp.vision_model import VisionModel
+
+
+def check_remote(model: VisionModel) -> Iterator[Finding]:
+    """Yield findings about `model` on its server, and end early where the rest could not hold.
+
+    Checked: the server answers, hosts the model (``nnsight.status``), has the same versions (``nnsight.compare``), takes the
+    key, runs the family's class, and reads and writes the CLS token where this package says.
+
+    Raises:
+        RequestError, RunError: the server cannot be asked; the message says why.
+    """
+    server = model.server
+    assert server is not None  # the command loads the model with remote=
+    ping(server)
+    yield Finding("the server answers", True, server.url)
+    with _configured(server):
+        deployments = nnsight.status(raw=True).get("deployments", {}).values()
+    yield (hosted := _hosted(model, deployments))
+    if not hosted.holds:
+        return
+    yield from _versions(server)
+    facts = model.server_facts
+    sent = server.traffic.bytes_up
+    detail = f"{facts['class']} in {facts['dtype']} on {facts['device']}; {sent / 1e3:.0f} kB up besides pixels"
+    yield Finding("it takes the key and runs the family's class", facts["class"] == model.family.hf_class, detail)
+    if model.family.has_cls:
+        yield _cls(model)
+
+
+def ping(server: Server) -> None:
+    """Ask the server whether it is there.
+
+    Raises:
+        RunError: it is not.
+    """
+    try:
+        httpx.get(f"{server.url}/ping", timeout=CONNECT).raise_for_status()
+    except httpx.HTTPError as error:
+        raise of_http(server, error).error from error
+
+
+def _hosted(model: VisionModel, deployments: Any) -> Finding:
+    wanted = json.loads(model.to_model_key().split(":", 1)[1])
+    found = [
+        d
+        for d in deployments
+        if d.get("repo_id") == wanted["repo_id"]
+        and (d.get("revision") or "main") == (wanted["revision"] or "main")
+        and d.get("task") in (None, wanted["task"])
+    ]
+    name = f"{wanted['repo_id']} ({wanted['task']}, revision {wanted['revision'] or 'main'})"
+    if not found:
+        others = sorted({f"{d.get('repo_id')} ({d.get('task')})" for d in deployments})
+        listed = ", ".join(others[:8]) + (f" and {len(others) - 8} more" if len(others) > 8 else "")
+        return Finding(f"the server hosts {name}", False, f"it hosts: {listed or 'nothing'}")
+    states = {f"{d.get('application_state')}, {d.get('deployment_level')}" for d in found}
+    return Finding(f"the server hosts {name}", True, "; ".join(sorted(states)))
+
+
+def _versions(server: Server) -> Iterator[Finding]:
+    with _configured(server):
+        env = EnvComparison(get_local_env(), get_remote_env(force_refresh=True))
+    other = [f"{name}: {v['local']} here, {v['remote']} there" for name, v in sorted(env.critical_mismatches.items())]
+    yield Finding("nnsight, torch and transformers are the same there", not other, "; ".join(other))
+    here, there = (".".join(python.split(".")[:2]) for python in (env.local_python, env.remote_python))
+    # Not a condition: code travels as source. But a function of the user's may use what only one of them has.
+    yield Finding("Python is known there", bool(there), f"{here} here, {there} there")
+
+
+def _cls(model: VisionModel) -> Finding:
+    pixels = blank(model, 2)
+    last = model.n_layers - 1
+    with model.trace(pixels):
+        with torch.no_grad():
+            before = model.blocks[0].cls.clone()
+            model.blocks[0].cls = before.flip(0)
+            after = model.blocks[0].output[:, model.layout.index("cls")].clone()
+            end = model.blocks[last].cls.clone()
+        nnsight.save(before)
+        nnsight.save(after)
+        nnsight.save(end)
+    swapped = torch.equal(after, before.flip(0)) and not torch.equal(before[0], before[1])
+    return Finding(
+        "the CLS token reads and writes there", swapped and bool(torch.isfinite(end).all()), "blocks 0 and last"
+    )
+
+
+@contextmanager
+def _configured(server: Server) -> Iterator[None]:
+    """nnsight's own questions go to the configured host; have them go to `server`."""
+    before = nnsight.CONFIG.API.HOST
+    nnsight.CONFIG.API.HOST = server.url
+    try:
+        yield
+    finally:
+        nnsight.CONFIG.API.HOST = before

@@ -1,0 +1,1 @@
+"""Labelled images to batches of pixels."""

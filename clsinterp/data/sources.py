@@ -1,0 +1,169 @@
+"""Labelled images from anywhere `datasets` reads: hub ids, class folders, parquet, webdataset tars, the shipped sample."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+
+from clsinterp.data.splits import HOLD_OUT, Split, choose, divide, same_classes
+from clsinterp.errors import RequestError
+
+logger = logging.getLogger(__name__)
+
+SAMPLE = Path(__file__).parent / "zoo" / "fashion-mnist-sample"
+LABEL_COLUMNS = ("label", "labels", "cls", "class", "fine_label", "target")
+
+
+def open_data(
+    data: str,
+    train_split: str | None = None,
+    test_split: str | None = None,
+    *,
+    seed: int = 0,
+    train_per_class: int | None = None,
+    test_per_class: int | None = None,
+    limit: int | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> tuple[Split, Split]:
+    """The train and the test split of `data`, each a seeded, stratified choice in seeded order.
+
+    Args:
+        data: ``zoo`` (the shipped sample), a folder (class folders, with or without split folders; parquet; webdataset
+            tars), a parquet or tar file, or a hub id. Hub data is streamed, and only the chosen images are kept.
+        train_split, test_split: names of the splits; by default ``train`` and the first of test, validation, val that
+            has labels. Data with one split only is divided four to one, seeded and by class.
+        seed: of the choice and the order.
+        train_per_class, test_per_class: images of each class; default all.
+        limit: only the first so many images of each split's order.
+        image_column, label_column: where they cannot be told from the columns.
+
+    Raises:
+        RequestError: data, split or column not found, labels missing, a class with fewer images than asked.
+    """
+    found = _load(data)
+    if train_split is None and test_split is None and len(found) == 1:
+        (name, rows), *_ = found.items()
+        whole = _index(rows, name, data, image_column, label_column)
+        logger.warning("%s has one split only (%s): one image in %d is held out for testing.", data, name, HOLD_OUT)
+        train, test = divide(whole, seed)
+    else:
+        names = (
+            _pick(found, train_split, ("train", "training")),
+            _pick(found, test_split, ("test", "validation", "val")),
+        )
+        if names[0] == names[1]:
+            raise RequestError(
+                f"split {names[0]!r} was given for both training and testing; probes would be scored on what they saw."
+            )
+        train, test = (_index(found[name], name, data, image_column, label_column) for name in names)
+        train, test = same_classes(train, test)
+    return (
+        choose(train, seed, train_per_class, limit, "train"),
+        choose(test, seed, test_per_class, limit, "test"),
+    )
+
+
+def _load(data: str) -> dict[str, Any]:
+    """Split name -> rows, stored (`Dataset`) or streamed (`IterableDataset`)."""
+    import datasets
+
+    path = SAMPLE if data == "zoo" else Path(data).expanduser()
+    try:
+        if path.is_dir():
+            return dict(datasets.load_dataset(str(path)))
+        if path.is_file():
+            kind = {".parquet": "parquet", ".tar": "webdataset"}.get(path.suffix)
+            if kind is None:
+                raise RequestError(
+                    f"{data} is a {path.suffix or 'nameless'} file; a folder, .parquet or .tar is expected."
+                )
+            return dict(datasets.load_dataset(kind, data_files=str(path)))
+        if data.startswith((".", "/", "~")) or data.count("/") > 1:
+            raise RequestError(f"there is no file or folder {data}.")
+        return dict(datasets.load_dataset(data, streaming=True))
+    except RequestError:
+        raise
+    except Exception as error:  # datasets, pyarrow and the hub raise a dozen kinds here
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RequestError(
+            f"cannot read data {data}: {first} Expected: zoo, a folder of class folders, parquet or webdataset "
+            "files, or a hub id."
+        ) from error
+
+
+def _pick(found: dict[str, Any], asked: str | None, usual: tuple[str, ...]) -> str:
+    if asked is not None:
+        if asked not in found:
+            raise RequestError(f"split {asked!r} was given; the data has: {', '.join(found)}.")
+        return asked
+    for name in usual:
+        if name in found:
+            return name
+    raise RequestError(
+        f"no split called {' or '.join(usual)} in: {', '.join(found)}; name one with --train-split / --test-split."
+    )
+
+
+def _index(rows: Any, split: str, data: str, image_column: str | None, label_column: str | None) -> Split:
+    """Every row of a split, in stored order; streamed rows are still streamed."""
+    import datasets
+
+    if rows.features is None:
+        rows = rows._resolve_features()
+    features = rows.features
+    images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
+    image = _column(image_column, images, features, "image")
+    label = _column(label_column, [c for c in LABEL_COLUMNS if c in features][:1], features, "label")
+    kind = features[label]
+    rows = rows.cast_column(image, datasets.Image(decode=False))
+    if isinstance(rows, datasets.IterableDataset):
+        column = [row[label] for row in rows.select_columns([label])]
+        paths: list[str | None] = [None] * len(column)
+    else:
+        column = list(rows[label])
+        paths = pc.struct_field(rows.data.column(image), "path").to_pylist()
+    if isinstance(kind, datasets.ClassLabel):
+        names, labels = list(kind.names), column
+    else:
+        labels, names = _plain_labels(column, split)
+    for place, value in enumerate(labels):
+        if value is None or not 0 <= value < len(names):
+            raise RequestError(
+                f"row {place} of split {split!r} has label {value}, outside 0 to {len(names) - 1}; "
+                "a split without labels cannot be used, name another."
+            )
+    return Split(rows, image, list(range(len(labels))), _sources(paths, split, data), labels, names)
+
+
+def _column(asked: str | None, candidates: list[str], features: Any, what: str) -> str:
+    if asked is not None:
+        if asked not in features:
+            raise RequestError(f"--{what}-column {asked} was given; the data has: {', '.join(features)}.")
+        return asked
+    if len(candidates) != 1:
+        raise RequestError(
+            f"cannot tell which column is the {what}: {', '.join(features)}; name it with --{what}-column."
+        )
+    return candidates[0]
+
+
+def _plain_labels(column: list[Any], split: str) -> tuple[list[int], list[str]]:
+    """Labels stored as plain integers (class indices) or strings (class names)."""
+    if any(value is None for value in column):
+        raise RequestError(f"row {column.index(None)} of split {split!r} has no label.")
+    if all(isinstance(value, int) for value in column):
+        return column, [str(i) for i in range(max(column, default=-1) + 1)]
+    names = sorted({str(value) for value in column})
+    place = {name: i for i, name in enumerate(names)}
+    return [place[str(value)] for value in column], names
+
+
+def _sources(paths: list[str | None], split: str, data: str) -> list[str]:
+    """File paths relative to the data where every row has one of its own, else ``split/row``."""
+    known = [p for p in paths if p]
+    if len(set(known)) < len(paths):
+        return [f"{split}/{i:08d}" for i in range(len(paths))]
+    root = Path(data).expanduser().resolve()
+    return [str(Path(p).relative_to(root)) if Path(p).is_relative_to(root) else p for p in known]

@@ -1,0 +1,1 @@
+"""Plotly, from tables only."""

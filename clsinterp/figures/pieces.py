@@ -1,0 +1,135 @@
+"""Pieces of figures that studies share: curves with bands, levels, heatmaps, panels. All in plotly."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from clsinterp.figures.style import COLOURS, GREY, SYMBOLS, finish, rgba
+
+Row = dict[str, Any]
+
+
+def panels(titles: Sequence[str], columns: int | None = None, **options: Any) -> go.Figure:
+    """A grid of empty panels, `columns` wide (default: all in a row), ``row`` and ``col`` counted from 1."""
+    columns = columns or len(titles)
+    rows = -(-len(titles) // columns)
+    return make_subplots(rows=rows, cols=columns, subplot_titles=list(titles), **options)
+
+
+def curve(
+    fig: go.Figure, rows: Sequence[Row], name: str, style: int | str, *, x: str = "layer", dash: str = "solid",
+    band: bool = True, symbol: str | None = None, **where: Any,
+) -> None:  # fmt: skip
+    """A line through the points of `rows` with its 95% interval as a band.
+
+    Args:
+        fig: the figure.
+        rows: of a tidy table, in order.
+        name: in the legend; each name stands there once.
+        style: number of the colour and symbol, or a colour (drawn without symbols unless `symbol` names one).
+        x: column of the x axis.
+        dash: of the line.
+        band: whether the interval is drawn.
+        **where: ``row`` and ``col``.
+    """
+    if not rows:
+        return
+    colour = COLOURS[style % len(COLOURS)] if isinstance(style, int) else style
+    place = [row[x] for row in rows]
+    if band and all(row["ci_low"] is not None for row in rows):
+        edge = [row["ci_high"] for row in rows] + [row["ci_low"] for row in reversed(rows)]
+        fig.add_scatter(
+            x=place + place[::-1], y=edge, fill="toself", fillcolor=rgba(colour, 0.16), line_width=0, mode="lines",
+            hoverinfo="skip", showlegend=False, legendgroup=name, **where,
+        )  # fmt: skip
+    symbol = SYMBOLS[style % len(SYMBOLS)] if isinstance(style, int) else symbol
+    marks = {"symbol": symbol, "size": 6} if symbol else None
+    fig.add_scatter(
+        x=place, y=[row["value"] for row in rows], name=name, legendgroup=name, marker=marks,
+        mode="lines+markers" if marks else "lines", line={"color": colour, "width": 2, "dash": dash},
+        hovertemplate=f"{x} %{{x}}: %{{y:.3f}}<extra>{name}</extra>", **where,
+    )  # fmt: skip
+
+
+def level(
+    fig: go.Figure, value: float, x: Sequence[Any], name: str, colour: str = GREY, dash: str = "dot", **where: Any
+) -> None:
+    """A horizontal line across the panel, in the legend once."""
+    fig.add_scatter(
+        x=[x[0], x[-1]], y=[value, value], name=name, legendgroup=name, mode="lines",
+        line={"color": colour, "dash": dash, "width": 1.5}, hovertemplate=f"{name}: %{{y:.3f}}<extra></extra>", **where,
+    )  # fmt: skip
+
+
+def heat(
+    fig: go.Figure, z: Sequence[Sequence[float | None]], x: Sequence[Any], y: Sequence[Any], *, title: str = "",
+    low: float = 0.0, high: float = 1.0, scale: str = "Viridis", bar: float | None = 1.02, digits: int = 2, **where: Any,
+) -> None:  # fmt: skip
+    """A heatmap with its values written in; row 0 is drawn at the top. `bar` is the colour bar's place, None for none."""
+    text = [["" if v is None else f"{v:.{digits}f}" for v in line] for line in z] if digits else None
+    shown = {"text": text, "texttemplate": "%{text}", "textfont": {"size": 10}} if digits else {}
+    fig.add_trace(
+        go.Heatmap(
+            x=list(x), y=list(y), z=[list(line) for line in z], colorscale=scale, zmin=low, zmax=high, xgap=1, ygap=1,
+            showscale=bar is not None, colorbar={"title": title, "x": bar, "thickness": 12},
+            hovertemplate="%{y}, %{x}: %{z:.3f}<extra></extra>", **shown,
+        ),
+        **(where or {}),
+    )  # fmt: skip
+    fig.update_yaxes(autorange="reversed", showgrid=False, zeroline=False, dtick=1, **where)
+    fig.update_xaxes(showgrid=False, zeroline=False, dtick=1, **where)
+
+
+def layer_axes(fig: go.Figure, n_layers: int, title: str = "layer", **where: Any) -> None:
+    """Name the x axis after the layers, with a tick on each where they are few."""
+    fig.update_xaxes(title_text=title, dtick=1 if n_layers <= 16 else None, **where)
+
+
+def share_axis(fig: go.Figure, title: str, **where: Any) -> None:
+    """A y axis from 0 to 1."""
+    fig.update_yaxes(title_text=title, range=[-0.02, 1.02], **where)
+
+
+def finish_panels(fig: go.Figure, title: str, entries: Sequence[int], panel: int = 330) -> go.Figure:
+    """`finish`, with a legend of its own under every panel instead of one for all.
+
+    Args:
+        fig: a grid from `panels`; the vertical spacing is set here.
+        title: of the figure.
+        entries: for each row of panels, how many lines of legend it needs at most; room is left for them.
+        panel: height of a panel's axes, in pixels.
+    """
+    top, gap = 90, 40  # pixels: above the first row; above the others, for their titles
+    under = [62 + (19 * n + 8 if n else 0) for n in entries]  # tick labels, axis title, legend
+    starts = [sum(panel + u + gap for u in under[:row]) for row in range(len(under))]
+    plot = starts[-1] + panel
+    edges = sorted({round(axis.domain[1], 6) for axis in fig.select_yaxes()}, reverse=True)
+    for note in fig.layout.annotations:
+        note.y = 1 - starts[edges.index(round(note.y, 6))] / plot
+    for axis in fig.select_yaxes():
+        high = 1 - starts[edges.index(round(axis.domain[1], 6))] / plot
+        axis.domain = (max(0.0, high - panel / plot), high)
+    finish(fig, title, 600).update_layout(height=top + plot + under[-1], margin={"t": top, "b": under[-1]})
+    for trace in fig.select_traces({"type": "heatmap"}):
+        low, high = fig.layout["yaxis" + (trace.yaxis or "y")[1:]].domain
+        trace.colorbar.update(len=high - low, y=(low + high) / 2)
+    named: set[tuple[str, str]] = set()
+    numbers = {name: n for n, name in enumerate(sorted({trace.xaxis or "x" for trace in fig.data}), start=1)}
+    for trace in fig.data:
+        if trace.type not in ("scatter", "bar") or not trace.name:
+            continue
+        axis = trace.xaxis or "x"
+        trace.legend = "legend" if numbers[axis] == 1 else f"legend{numbers[axis]}"
+        shown = (axis, trace.name)
+        trace.showlegend = getattr(trace, "fill", None) != "toself" and shown not in named
+        if trace.showlegend:
+            named.add(shown)
+        trace.legendgroup = f"{axis} {trace.name}"
+        x, y = fig.layout["xaxis" + axis[1:]], fig.layout["yaxis" + (trace.yaxis or "y")[1:]]
+        fig.update_layout(
+            {trace.legend: {"x": x.domain[0], "y": y.domain[0] - 52 / plot, "xanchor": "left", "yanchor": "top",
+                            "orientation": "v", "font": {"size": 12}, "tracegroupgap": 0}}
+        )  # fmt: skip
+    return fig

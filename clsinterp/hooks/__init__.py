@@ -1,0 +1,1 @@
+"""TransformerLens's names, on every family."""

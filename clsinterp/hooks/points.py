@@ -1,0 +1,277 @@
+"""TransformerLens-style names and the places they stand for: read in forward order, written so that the output follows.
+
+`walk` runs inside a trace. At every wanted name it calls `visit(name, value)`; what that returns replaces the value, and
+everything downstream is computed from it, by the same operations in the same order as the model's own:
+
+- a value that a module takes or gives (queries, MLP hidden layer, residual stream) is handed back to that module;
+- a value that exists between modules (``resid_mid``, ``attn_out`` after LayerScale, ``mlp_out``) is put into the sum it
+  belongs to, and the block's sums are formed again from there;
+- attention scores and patterns, which fused kernels never form, are computed for the blocks where they are wanted, and
+  when they are edited the block's ``z`` is computed from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from clsinterp.models.block_maps import attn_bias, by_head, head_results, layer_scale, mlp_maps
+
+if TYPE_CHECKING:
+    from clsinterp.models.traced import Traced
+
+Visit = Callable[[str, Tensor], Tensor | None]
+
+ATTN = ("hook_q", "hook_k", "hook_v", "hook_attn_scores", "hook_pattern", "hook_z", "hook_result")
+BLOCK = (
+    "hook_resid_pre",
+    "ln1.hook_scale",
+    "ln1.hook_normalized",
+    *(f"attn.{name}" for name in ATTN),
+    "hook_attn_out",
+    "hook_resid_mid",
+    "ln2.hook_scale",
+    "ln2.hook_normalized",
+    "mlp.hook_pre",
+    "mlp.hook_post",
+    "hook_mlp_out",
+    "hook_resid_post",
+)
+# Large, so only taken when named: a filter that is a function or None leaves them out.
+ON_REQUEST = ("attn.hook_result",)
+
+
+def hook_names(model: Traced) -> list[str]:
+    """Every name of `model`, in forward order."""
+    names = ["hook_embed", "hook_pos_embed", "hook_full_embed"]
+    if model.family.ln_pre:
+        names.append("hook_ln_pre")
+    names += [f"blocks.{i}.{name}" for i in range(model.n_layers) for name in BLOCK]
+    if model.lens_norm is not None:
+        names += ["ln_final.hook_scale", "ln_final.hook_normalized"]
+    names.append("hook_readout")
+    return [*names, "hook_logits"] if model.family.heads else names
+
+
+@dataclass(frozen=True)
+class _Stop:
+    """Where the walk stands: which names are wanted there, and what is done at them."""
+
+    prefix: str
+    names: frozenset[str]
+    visit: Visit
+
+    def under(self, prefix: str) -> _Stop:
+        """The names that begin with `prefix`, without it."""
+        inside = frozenset(name.removeprefix(prefix) for name in self.names if name.startswith(prefix))
+        return _Stop(self.prefix + prefix, inside, self.visit)
+
+    def wants(self, *names: str) -> bool:
+        return bool(self.names & set(names))
+
+    def at(self, name: str, value: Any) -> tuple[Any, bool]:
+        """`value` as it is after the visit, and whether it was edited."""
+        new = self.visit(self.prefix + name, value) if name in self.names else None
+        return (value, False) if new is None else (new, True)
+
+
+def walk(model: Any, wanted: Iterable[str], visit: Visit, stop_at_layer: int | None = None) -> None:
+    """Visit the `wanted` names in forward order; call it inside a trace of `model`.
+
+    Args:
+        model: the model being traced.
+        wanted: names from `hook_names`.
+        visit: called with (name, value); a tensor it returns replaces the value.
+        stop_at_layer: visit nothing from this block on.
+    """
+    here = _Stop("", frozenset(wanted), visit)
+    _embeddings(model, here)
+    for i in range(model.n_layers if stop_at_layer is None else stop_at_layer):
+        inside = here.under(f"blocks.{i}.")
+        if inside.names:
+            _block(model, i, inside)
+    if stop_at_layer is not None:
+        return
+    if model.lens_norm is not None:
+        _norm(model.ln_final, model.lens_norm, here.under("ln_final."))
+    if here.wants("hook_readout"):
+        value, edited = here.at("hook_readout", model.readout)
+        if edited:
+            model.readout = value
+    if here.wants("hook_logits"):
+        value, edited = here.at("hook_logits", model.logits)
+        if edited:
+            model.logits = value
+
+
+def _embeddings(model: Traced, here: _Stop) -> None:
+    embed = model.embed
+    size = embed.input.shape[-2:] if here.wants("hook_pos_embed") else None
+    if here.wants("hook_embed"):
+        patches = embed.get(model.family.patch_embed)
+        raw = patches.output
+        # CLIP, SigLIP and DINOv3 have a bare convolution there: (batch, d_model, height, width)
+        value, edited = here.at("hook_embed", raw.flatten(2).mT if raw.ndim == 4 else raw)
+        if edited:
+            patches.output = value.mT.unflatten(2, raw.shape[2:]) if raw.ndim == 4 else value
+    if here.wants("hook_pos_embed", "hook_full_embed"):
+        full = embed.output
+        positions = position_embeddings(model, size, full) if size is not None else full
+        new, moved = here.at("hook_pos_embed", positions)
+        if moved:
+            # Taken away from a reading of its own, so that the gradient at `new` is that of adding it.
+            full = full - position_embeddings(model, size, full) + new
+        full, edited = here.at("hook_full_embed", full)
+        if moved or edited:
+            embed.output = full
+    if here.wants("hook_ln_pre"):
+        value, edited = here.at("hook_ln_pre", model.ln_pre.output)
+        if edited:
+            model.ln_pre.output = value
+
+
+def position_embeddings(model: Traced, size: Any, like: Tensor) -> Tensor:
+    """The position embeddings as added to the tokens, shaped like `like` (batch, token, d_model); zeros where none are."""
+    module: Any = model._module.get_submodule(model.family.embed)
+    if hasattr(module, "position_embedding"):
+        value = module.position_embedding.weight.unsqueeze(0)
+    elif getattr(module, "position_embeddings", None) is None:  # positions enter inside attention (BEiT, DINOv3)
+        return torch.zeros_like(like)
+    else:
+        value = module.position_embeddings
+        registers = model.layout.slices.get("registers")
+        n_registers = registers.stop - registers.start if registers else 0
+        if value.shape[1] != like.shape[1] - n_registers:  # another image size than the checkpoint was trained at
+            value = module.interpolate_pos_encoding(like[:, n_registers:], *size)
+        if registers:  # they stand after the CLS token and have no position
+            value = torch.cat([value[:, :1], value.new_zeros(1, n_registers, value.shape[2]), value[:, 1:]], dim=1)
+    return value.expand_as(like).clone()
+
+
+def _norm(envoy: Any, norm: nn.LayerNorm, here: _Stop) -> None:
+    """A LayerNorm's denominator and output."""
+    out = None
+    if here.wants("hook_scale"):
+        x = envoy.input
+        centred = x - x.mean(-1, keepdim=True)
+        scale, edited = here.at("hook_scale", (centred.square().mean(-1, keepdim=True) + norm.eps).sqrt())
+        if edited:
+            envoy.output = out = centred / scale * norm.weight + norm.bias
+    if here.wants("hook_normalized"):
+        value, edited = here.at("hook_normalized", envoy.output if out is None else out)
+        if edited:
+            envoy.output = value
+
+
+def _block(model: Traced, i: int, here: _Stop) -> None:
+    """One block, from its input to its output."""
+    block = model.blocks[i]
+    module: Any = block._module
+    wants_mid = here.wants("attn.hook_result", "hook_attn_out", "hook_resid_mid")
+    pre: Any = None
+    mid: Any = None
+    post: Any = None
+    moved = False  # whether the sum after attention is no longer the block's own
+    if wants_mid or here.wants("hook_resid_pre"):
+        pre, edited = here.at("hook_resid_pre", block.input)
+        if edited:
+            block.input = pre
+    _norm(block.ln1, getattr(module, model.family.ln1), here.under("ln1."))
+    z = _attention(model, i, here.under("attn."))
+    if wants_mid:
+        attn_out, moved = _attn_out(model, i, z, here)
+        mid, edited = here.at("hook_resid_mid", pre + attn_out if moved else block.ln2.input)
+        moved |= edited
+        if moved:
+            block.ln2.input = mid
+    elif here.wants("hook_mlp_out"):
+        mid = block.ln2.input
+    _norm(block.ln2, getattr(module, model.family.ln2), here.under("ln2."))
+    _mlp(block.mlp, mlp_maps(module.mlp), here.under("mlp."))
+    if moved or here.wants("hook_mlp_out"):
+        mlp_out, edited = here.at("hook_mlp_out", block.mlp.output * layer_scale(model, i, "scale2"))
+        if moved or edited:
+            block.output = post = mlp_out + mid
+    if here.wants("hook_resid_post"):
+        value, edited = here.at("hook_resid_post", block.output if post is None else post)
+        if edited:
+            block.output = value
+
+
+def _attention(model: Traced, i: int, here: _Stop) -> Tensor | None:
+    """Queries to z; returns z (batch, token, head, d_head) where the head results are wanted."""
+    attn = model.blocks[i].attn
+    wants_pattern = here.wants("hook_attn_scores", "hook_pattern")
+    bias, rope = _attention_inputs(attn) if wants_pattern else (None, None)
+    qkv = {}
+    for x in "qkv":
+        if here.wants(f"hook_{x}") or wants_pattern:
+            envoy = getattr(attn, f"{x}_proj")
+            raw = envoy.output
+            value, edited = here.at(f"hook_{x}", by_head(raw, model.n_heads))
+            if edited:
+                envoy.output = value.flatten(2)
+            qkv[x] = value
+    z: Any = None
+    moved = False
+    if wants_pattern:
+        z, moved = _pattern(qkv, bias, rope, here)
+    out = getattr(attn, model.family.attn_out)
+    if moved or here.wants("hook_z", "hook_result"):
+        if not moved:
+            z = by_head(out.input, model.n_heads)
+        z, edited = here.at("hook_z", z)
+        if moved or edited:
+            out.input = z.flatten(2)
+    return z
+
+
+def _attention_inputs(attn: Any) -> tuple[Tensor | None, Any]:
+    """The additive bias on the scores (BEiT's relative positions), and DINOv3's rotary embeddings."""
+    args, kwargs = attn.inputs
+    bias = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
+    return bias, kwargs.get("position_embeddings")
+
+
+def _pattern(qkv: dict[str, Tensor], bias: Tensor | None, rope: Any, here: _Stop) -> tuple[Tensor | None, bool]:
+    """Scores and pattern (batch, head, query, key); if either is edited, the z that follows (batch, token, head, d_head)."""
+    q, k, v = (qkv[x].transpose(1, 2) for x in "qkv")  # (batch, head, token, d_head)
+    if rope is not None:
+        from transformers.models.dinov3_vit.modeling_dinov3_vit import apply_rotary_pos_emb
+
+        q, k = apply_rotary_pos_emb(q, k, *rope)
+    scores = q @ k.mT * q.shape[-1] ** -0.5
+    if bias is not None:
+        scores = scores + bias
+    scores, first = here.at("hook_attn_scores", scores)
+    pattern, second = here.at("hook_pattern", scores.softmax(dim=-1))
+    return ((pattern @ v).transpose(1, 2), True) if first or second else (None, False)
+
+
+def _attn_out(model: Traced, i: int, z: Tensor | None, here: _Stop) -> tuple[Tensor, bool]:
+    """What attention adds to the stream, and whether it was edited, as a whole or by head."""
+    attn_out, moved = None, False
+    if here.wants("attn.hook_result"):
+        assert z is not None  # _attention returns it where results are wanted
+        result, moved = here.at("attn.hook_result", head_results(model, i, z))
+        attn_out = result.sum(dim=2) + attn_bias(model, i) if moved else None
+    if attn_out is None:
+        attn_out = model.blocks[i].attn.output[0] * layer_scale(model, i, "scale1")
+    attn_out, edited = here.at("hook_attn_out", attn_out)
+    return attn_out, moved or edited
+
+
+def _mlp(envoy: Any, maps: tuple[str, str], here: _Stop) -> None:
+    first, last = (getattr(envoy, name) for name in maps)
+    if here.wants("hook_pre"):
+        value, edited = here.at("hook_pre", first.output)
+        if edited:
+            first.output = value
+    if here.wants("hook_post"):
+        value, edited = here.at("hook_post", last.input)
+        if edited:
+            last.input = value

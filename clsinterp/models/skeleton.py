@@ -1,0 +1,49 @@
+"""A checkpoint without its weights: enough to write traces against, when the weights are on a server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import transformers
+
+from clsinterp.errors import RequestError
+from clsinterp.models.checkpoint import Checkpoint, load_processor, read_config, resolve
+from clsinterp.models.families import find_family
+
+
+def load_skeleton(source: str, *, revision: str | None = None, **kwargs: Any) -> Checkpoint:
+    """The architecture that the config of `source` describes, on torch's meta device. No weight is read or downloaded.
+
+    The classifier counts as the checkpoint's own if the config names the class that has one.
+
+    Args:
+        source: hub id, folder, or ``zoo/NAME``.
+        revision: branch, tag or commit on the hub.
+        **kwargs: as in ``from_pretrained``; only ``attn_implementation`` means something without weights.
+
+    Raises:
+        RequestError: an unknown family, or a checkpoint that a server loads as another class than this package does.
+    """
+    if other := sorted(set(kwargs) - {"attn_implementation"}):
+        raise RequestError(f"{', '.join(other)} cannot be given for a model on a server, which loads it itself.")
+    where = resolve(source)
+    config = read_config(where, source, revision)
+    family = find_family(config.architectures, config)
+    hf_class = getattr(transformers, family.hf_class)
+    if not isinstance(config, hf_class.config_class):
+        raise RequestError(
+            f"{source} is a {', '.join(config.architectures)}, which this package loads as {family.hf_class}; a server loads "
+            "it as it is, so its traces would not fit there. Run it without --remote."
+        )
+    with torch.device("meta"):
+        module = hf_class._from_config(config, **kwargs)
+    head_is_own = bool(family.heads) and family.hf_class in (config.architectures or ())
+    return Checkpoint(
+        module.eval(),
+        family,
+        load_processor(where, revision),
+        head_is_own,
+        source,
+        getattr(config, "_commit_hash", None),
+    )

@@ -1,0 +1,63 @@
+"""Which token stands where: prefix groups first, then the patches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clsinterp.errors import RequestError
+from clsinterp.models.families import Family
+
+Where = int | slice | list[int]  # selects tokens on the token axis
+GROUPS = ("cls", "distill", "registers", "patches")
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """Token groups as slices of the token axis.
+
+    Attributes:
+        slices: group name -> slice; ``patches`` runs to the end, so any image size fits.
+        n_prefix: tokens before the first patch.
+    """
+
+    slices: dict[str, slice]
+    n_prefix: int
+    family: str
+
+    @classmethod
+    def of(cls, family: Family, config: Any) -> TokenLayout:
+        """The layout of `family`, with counts such as ``num_register_tokens`` taken from `config`."""
+        slices, start = {}, 0
+        for group, count in family.prefix:
+            n = getattr(config, count) if isinstance(count, str) else count
+            if n:
+                slices[group] = slice(start, start + n)
+            start += n
+        slices["patches"] = slice(start, None)
+        return cls(slices, start, family.name)
+
+    def index(self, group: str | Sequence[int]) -> Where:
+        """What selects `group` on the token axis: an int for the single tokens (cls, distill), else a slice.
+
+        Token indices are taken as they are.
+
+        Raises:
+            RequestError: the model has no such tokens.
+        """
+        if not isinstance(group, str):
+            return list(group)
+        if group not in self.slices:
+            raise RequestError(f"a {self.family} model has no {group} token; its tokens are: {', '.join(self.slices)}.")
+        where = self.slices[group]
+        return where.start if group in ("cls", "distill") else where
+
+    def names(self, n_tokens: int) -> list[str]:
+        """Names for a token axis of `n_tokens`: ``CLS``, ``distill``, ``reg 0``, .., then patch numbers."""
+        found = []
+        for group, where in self.slices.items():
+            n = len(range(*where.indices(n_tokens)))
+            label = {"cls": "CLS", "registers": "reg", "patches": ""}.get(group, group)
+            found += [label] if n == 1 and label else [f"{label} {i}".strip() for i in range(n)]
+        return found

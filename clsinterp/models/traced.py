@@ -1,0 +1,158 @@
+"""What of a `VisionModel` there is inside a trace: sizes, standard values, its input.
+
+All of this travels with a request to a server that has nnsight, transformers and torch but not this package, so nothing
+here may lean on anything else: no einops, and annotations stay text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from nnsight.intervention.eproperty import eproperty
+from nnsight.intervention.interleaver import Mediator
+from nnsight.modeling.transformers import TransformersModel
+from torch import Tensor, nn
+
+from clsinterp.data.images import to_rgb
+from clsinterp.data.packed import PackedPixels
+from clsinterp.errors import RequestError
+from clsinterp.models.checkpoint import Checkpoint
+from clsinterp.models.families import Family
+from clsinterp.models.tokens import TokenLayout
+
+if TYPE_CHECKING:  # annotations stay text: what travels to a server must not need the package there
+    from jaxtyping import Float
+
+
+class Traced(TransformersModel):
+    """The part of a `VisionModel` that the body of a trace can use."""
+
+    checkpoint: Checkpoint
+    family: Family
+    layout: TokenLayout
+    vision_config: Any
+
+    # -- facts ---------------------------------------------------------------
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return self.vision_config.num_hidden_layers
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.vision_config.hidden_size
+
+    @property
+    def n_heads(self) -> int:
+        """Attention heads per block."""
+        return self.vision_config.num_attention_heads
+
+    @property
+    def heads(self) -> list[nn.Linear]:
+        """The classifier's linear maps as torch modules: one, DeiT's two, or none."""
+        return [self._module.get_submodule(path) for path in self.family.heads]
+
+    @property
+    def lens_norm(self) -> nn.LayerNorm | None:
+        """The norm the read-out applies before the classifier, as a torch module; None where there is none (CLIP)."""
+        path = self.family.lens_norm
+        return self._module.get_submodule(path) if path else None
+
+    def patch_grid(self, pixels: Tensor) -> tuple[int, int]:
+        """Rows and columns of patches for `pixels` (.., height, width)."""
+        patch = self.vision_config.patch_size
+        patch = patch if isinstance(patch, int) else patch[0]
+        return pixels.shape[-2] // patch, pixels.shape[-1] // patch
+
+    # -- values of a trace -----------------------------------------------------
+
+    @eproperty(key="output")
+    def logits(self, value: Any) -> Tensor:
+        """The model's output logits, (batch, n_classes)."""
+        if not self.family.heads:
+            raise RequestError(f"a {self.family.name} checkpoint has no classifier; fit a head with --head fit.")
+        return value.logits
+
+    @logits.transform  # type: ignore[no-redef]
+    def logits(self, edited: Tensor, raw: Any) -> Any:  # noqa: D102
+        return raw  # a view: in-place edits are in it already
+
+    @logits.postprocess  # type: ignore[no-redef]
+    def logits(self, new: Tensor) -> Any:  # noqa: D102
+        value = Mediator.value(f"{self.path}.output")
+        return type(value)(**{**value, "logits": new})
+
+    @property
+    def readout(self) -> Tensor:
+        """What enters the classifier, (batch, d_readout): the read-outs of the family's row, concatenated in order."""
+        if len(self.family.heads) == 1:
+            return self.head.input
+        tokens = self.ln_final.output
+        return torch.cat([self._pool(tokens, name) for name in self.family.readouts], dim=-1)
+
+    @readout.setter
+    def readout(self, new: Tensor) -> None:
+        if len(self.family.heads) == 1:
+            self.head.input = new
+            return
+        if not self.family.averages_heads:
+            raise RequestError(
+                f"a {self.family.name} checkpoint has no classifier, so writing its read-out changes nothing."
+            )
+        tokens = self.ln_final.output.clone()
+        for name, part in zip(self.family.readouts, new.split(self.d_model, dim=-1), strict=True):
+            tokens[:, self.layout.index(name)] = part
+        self.ln_final.output = tokens
+
+    def _pool(self, tokens: Tensor, readout: str) -> Tensor:
+        if readout == "patch_mean":
+            return tokens[:, self.layout.index("patches")].mean(dim=1)
+        return tokens[:, self.layout.index(readout)]
+
+    # -- input -----------------------------------------------------------------
+
+    def pixels(self, images: Any) -> Float[Tensor, "batch channel height width"]:
+        """Pixel values for `images`: PIL images go through the checkpoint's own processor, tensors pass.
+
+        Raises:
+            RequestError: something that is neither an image nor a pixel tensor, or no image processor.
+        """
+        if isinstance(images, PackedPixels):
+            return self._like(images.unpack())
+        if isinstance(images, Tensor):
+            if images.ndim not in (3, 4):
+                raise RequestError(
+                    f"pixels of shape {tuple(images.shape)} were given; (batch, channel, height, width) is expected."
+                )
+            pixels = images if images.ndim == 4 else images.unsqueeze(0)
+            return self._like(pixels)
+        listed = list(images) if isinstance(images, Sequence) and not isinstance(images, str) else [images]
+        if listed and all(isinstance(one, Tensor) for one in listed):
+            return torch.cat([self.pixels(one) for one in listed])
+        if self.image_processor is None:
+            raise RequestError("this model has no image processor; pass image_processor=, or pixel tensors.")
+        rgb = [to_rgb(image) for image in listed]
+        values = self.image_processor(images=rgb, return_tensors="pt")["pixel_values"]
+        return self._like(values)
+
+    def _like(self, values: Tensor) -> Tensor:
+        """`values` with the device and dtype of the model's weights."""
+        return values.to(next(self._module.parameters()))
+
+    def _batch_size(self, *inputs: Any, **kwargs: Any) -> int:
+        if not inputs:
+            return 0
+        images = inputs[0]
+        if isinstance(images, Tensor):
+            return len(images) if images.ndim == 4 else 1
+        return len(images) if isinstance(images, (Sequence, PackedPixels)) else 1
+
+    def _batch(self, invokes: list[tuple], fn: Any) -> tuple:
+        if not invokes:
+            return (), {}
+        pixels = torch.cat([self.pixels(inputs[0]) for inputs, _ in invokes])
+        return (pixels,), {key: value for _, kwargs in invokes for key, value in kwargs.items()}

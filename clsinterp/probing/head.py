@@ -1,0 +1,80 @@
+"""The classifier as linear maps on read-outs: the model's own or one fitted locally; all of it or the CLS part alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clsinterp.errors import RequestError
+from clsinterp.models.families import Family
+
+if TYPE_CHECKING:  # annotations stay text: what travels to a server must not need the package there
+    from jaxtyping import Float
+
+
+@dataclass(frozen=True)
+class Head:
+    """Linear maps from the read-out features to logits.
+
+    Attributes:
+        weights, biases: one map on all features (concatenated read-outs), or one per read-out (averaged).
+        readouts: what the features are, in order, d_model wide each.
+        own: whether these are the checkpoint's own weights.
+    """
+
+    weights: tuple[Float[Tensor, "classes d_in"], ...]
+    biases: tuple[Float[Tensor, " classes"], ...]
+    readouts: tuple[str, ...]
+    own: bool
+
+    @classmethod
+    def of(cls, family: Family, heads: list[nn.Linear]) -> Head:
+        """The checkpoint's own classifier."""
+        return cls(
+            tuple(h.weight.detach() for h in heads), tuple(h.bias.detach() for h in heads), family.readouts, own=True
+        )
+
+    @property
+    def n_classes(self) -> int:
+        """Number of logits."""
+        return self.weights[0].shape[0]
+
+    def to(self, device: torch.device) -> Head:
+        """The same head on `device`."""
+        return Head(
+            tuple(w.to(device) for w in self.weights), tuple(b.to(device) for b in self.biases), self.readouts, self.own
+        )
+
+    def __call__(self, features: Float[Tensor, "*rows d_readout"]) -> Float[Tensor, "*rows classes"]:
+        """Logits of the whole read-out."""
+        if len(self.weights) == 1:
+            return self._map(0, features)
+        parts = features.chunk(len(self.weights), dim=-1)
+        return torch.stack([self._map(i, part) for i, part in enumerate(parts)]).mean(0)
+
+    def only(self, readout: str, features: Float[Tensor, "*rows d_readout"]) -> Float[Tensor, "*rows classes"]:
+        """Logits with every read-out but one turned off: that head alone (DeiT), or the other inputs zeroed (DINOv2)."""
+        part = features.chunk(len(self.readouts), dim=-1)[self._slot(readout)]
+        return self.read(part, readout)
+
+    def read(self, tokens: Float[Tensor, "*rows d_model"], readout: str) -> Float[Tensor, "*rows classes"]:
+        """Logits of single tokens put where `readout` stands, the rest zero: the logit lens's classifier."""
+        slot = self._slot(readout)
+        if len(self.weights) > 1:
+            return self._map(slot, tokens)
+        rest = torch.zeros_like(tokens)
+        return self._map(0, torch.cat([tokens if i == slot else rest for i in range(len(self.readouts))], dim=-1))
+
+    def _slot(self, readout: str) -> int:
+        if readout not in self.readouts:
+            raise RequestError(f"there is no {readout} read-out here; the classifier reads {', '.join(self.readouts)}.")
+        return self.readouts.index(readout)
+
+    def _map(self, i: int, x: Tensor) -> Tensor:
+        if self.weights[i].is_meta:
+            raise RequestError("the classifier's weights are on a server; apply it inside a trace.")
+        return F.linear(x.to(self.weights[i]), self.weights[i], self.biases[i])

@@ -1,0 +1,91 @@
+"""The logit lens: the classifier applied to tokens of any layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clsinterp.errors import RequestError
+from clsinterp.models.families import Family
+from clsinterp.probing.head import Head
+
+if TYPE_CHECKING:  # annotations stay text: what travels to a server must not need the package there
+    from jaxtyping import Float
+
+    from clsinterp.models.traced import Traced
+
+
+def lens_readout(family: Family, group: str = "cls") -> str:
+    """The read-out whose part of the classifier the lens uses on tokens of `group`.
+
+    A group's own read-out where it has one (DeiT's distillation head on the distillation token, DINOv2's CLS half on
+    the CLS token, its patch half on patches), else the first.
+    """
+    wanted = "patch_mean" if group == "patches" else group
+    return wanted if wanted in family.readouts else family.readouts[0]
+
+
+def lens_logits(
+    tokens: Float[Tensor, "*rows d_model"], head: Head, readout: str, norm: nn.LayerNorm | None
+) -> Float[Tensor, "*rows classes"]:
+    """Logits that the classifier gives to `tokens` of the residual stream.
+
+    Args:
+        tokens: any tokens of any layer.
+        head: the classifier.
+        readout: which part of it reads them, see `lens_readout`.
+        norm: the final norm to apply first (Vilas et al. 2023), or None (the published note; CLIP has none).
+    """
+    if norm is not None:
+        # Functional, not norm(tokens): inside a trace a call of the module would count as the model reaching it.
+        tokens = F.layer_norm(tokens, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    return head.read(tokens, readout)
+
+
+def token_logits(
+    model: Traced, tokens: Float[Tensor, "*rows token d_model"], head: Head | None = None
+) -> Float[Tensor, "*rows token classes"]:
+    """The lens on every token of the residual stream, each group through its part of the classifier, final norm first.
+
+    CLS, distillation and patch tokens have the read-out `lens_readout` names. So DINOv2's patches go through the
+    patch-mean half; DeiT's patches, which no head of its reads, through the CLS head; register tokens likewise.
+
+    Args:
+        model: gives the token layout, the family's rules and the final norm.
+        tokens: the residual stream after any block, all tokens.
+        head: the classifier; default the model's own.
+
+    Raises:
+        RequestError: no `head`, and the checkpoint has no classifier.
+    """
+    head = head or own_head(model)
+    norm = model.lens_norm
+    return torch.cat(
+        [
+            lens_logits(tokens[..., where, :], head, lens_readout(model.family, group), norm)
+            for group, where in model.layout.slices.items()
+        ],
+        dim=-2,
+    )
+
+
+def own_head(model: Traced) -> Head:
+    """The checkpoint's own classifier.
+
+    Raises:
+        RequestError: it has none.
+    """
+    if model.checkpoint.head_is_own:
+        return Head.of(model.family, model.heads)
+    if not model.family.heads:
+        raise RequestError(
+            f"a {model.family.name} model has no classifier, so there is nothing a lens could read tokens with; in Python "
+            "pass head=, a clsinterp.probing.head.Head."
+        )
+    raise RequestError(
+        f"{model.checkpoint.source or 'this checkpoint'} has no classifier, so there is nothing a lens could read "
+        "tokens with; clsinterp run fits one, which --classifier RUN (VisionModel(classifier=)) then puts there."
+    )

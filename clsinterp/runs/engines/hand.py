@@ -1,0 +1,60 @@
+"""A worker in a process of its own: loads the model once and works on the run folder."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clsinterp.console import quiet_libraries
+from clsinterp.errors import RunError
+from clsinterp.runs.engines.task import Task
+from clsinterp.runs.folder import RunFolder
+from clsinterp.runs.request import Resources
+from clsinterp.runs.worker import Worker
+from clsinterp.runs.workload import Study
+
+
+class Hand:
+    """One worker.
+
+    Args:
+        task: what to do.
+        resources: what to do it with.
+        turn: this worker's number, and how many there are.
+    """
+
+    def __init__(self, task: Task, resources: Resources, turn: tuple[int, int]) -> None:
+        self.task, self.resources, self.turn = task, resources, turn
+        self.study: Study | None = None
+
+    def work(self) -> None:
+        """Do what is missing in the run folder; a second call only does what is missing then.
+
+        Raises:
+            RunError: the folder is not there (on another machine: its disk is not shared).
+            ClsinterpError: as `clsinterp.runs.worker.Worker.run`.
+        """
+        folder = RunFolder(Path(self.task.out))
+        job = folder.job()
+        if job is None:
+            if folder.is_done():
+                return
+            raise RunError(
+                f"there is no run in {folder.path} as this worker sees it; the run folder must lie on a disk that all "
+                "machines share, under the same path."
+            )
+        begun = time.monotonic()
+        study = self._load(job)
+        if folder.begin(study.job(), resume=True, overwrite=False):
+            return
+        worker = Worker(study, folder, self.task.scope, self.resources, turn=self.turn)
+        worker.run(time.monotonic() - begun)
+
+    def _load(self, job: dict[str, Any]) -> Study:
+        if self.resources.threads is not None:
+            torch.set_num_threads(self.resources.threads)
+        if self.study is None:
+            quiet_libraries()
+            self.study = Study.of(self.task.request, self.resources, job["manifest"]["counts"]["skipped"])
+        return self.study

@@ -1,0 +1,130 @@
+"""What a run is asked to do."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clsinterp.errors import RequestError
+from clsinterp.interventions import MODES
+from clsinterp.remote.server import Server
+from clsinterp.runs.units import Shard
+
+Progress = Callable[[str, int, int], None]  # stage, images done, images in all
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run is asked to do. Everything that shapes its numbers; how fast it goes is not part of it.
+
+    Attributes:
+        model: hub id, folder or ``zoo/NAME``.
+        data: ``zoo``, folder, parquet or tar file, or hub id; splits and columns as in `clsinterp.data.sources.open_data`.
+        batch_size: images per batch; CLS tokens are swapped within one.
+        mode: ``permute`` (the note's), ``derange`` or ``cross_label``.
+        layers: layers to swap, probe and read at; None is all; -1 is before block 0.
+        final_norm: whether the lens applies the final norm.
+        head: ``auto``, ``own`` or ``fit``.
+        cls_only: ``off`` turns the other read-outs off; ``refit`` fits a CLS-only head instead.
+        seed: of the choice of images, their order and the swaps.
+        image_size: side in pixels that images are brought to; None is the checkpoint's own.
+        limit: first N train and first N test images only.
+        on_bad_image: ``error``, or ``skip`` to leave unreadable images out and count them.
+        config: config fields changed before the model is built.
+    """
+
+    model: str
+    data: str
+    train_split: str | None = None
+    test_split: str | None = None
+    train_per_class: int | None = None
+    test_per_class: int | None = None
+    batch_size: int = 128
+    mode: str = "permute"
+    layers: tuple[int, ...] | None = None
+    final_norm: bool = True
+    head: str = "auto"
+    cls_only: str = "off"
+    seed: int = 0
+    limit: int | None = None
+    dtype: str = "auto"
+    revision: str | None = None
+    allow_pickle: bool = False
+    on_bad_image: str = "error"
+    image_column: str | None = None
+    label_column: str | None = None
+    image_size: int | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_json(cls, value: dict[str, Any]) -> "Request":
+        """The request written as JSON: an ``identity`` in a run folder, or what `dataclasses.asdict` gave."""
+        fields = {k: v for k, v in value.items() if k in cls.__dataclass_fields__}
+        return cls(**fields | {"layers": None if fields["layers"] is None else tuple(fields["layers"])})
+
+    def check(self) -> None:
+        """Refuse what can be refused before anything is loaded.
+
+        Raises:
+            RequestError: with what was given and what is expected.
+        """
+        if self.batch_size < 2:
+            raise RequestError(f"a batch size of {self.batch_size} was given; swapping needs at least 2.")
+        for name, allowed in (
+            ("mode", MODES),
+            ("head", ("auto", "own", "fit")),
+            ("cls_only", ("off", "refit")),
+            ("on_bad_image", ("error", "skip")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise RequestError(
+                    f"--{name.replace('_', '-')} {getattr(self, name)} was given; one of {', '.join(allowed)} is expected."
+                )
+        for name in ("train_per_class", "test_per_class", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise RequestError(f"--{name.replace('_', '-')} {value} was given; at least 1 is expected.")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a worker computes with. How fast a run goes depends on it, and nothing else.
+
+    Attributes:
+        device: where the model runs; ``auto`` takes CUDA, then MPS, then the CPU.
+        device_map: passed to transformers: ``auto`` spreads one model over all GPUs (needs accelerate).
+        memory_gb: budget for the fork's activations; None is half of what is free.
+        sharers: workers that share that memory.
+        workers: processes that decode images; None is by the number of cores.
+        threads: torch's threads; None leaves them as they are.
+        server: an NDIF server that has the model; batches go there, ranks come down. None is this machine.
+    """
+
+    device: str = "auto"
+    device_map: str | None = None
+    memory_gb: float | None = None
+    sharers: int = 1
+    workers: int | None = None
+    threads: int | None = None
+    server: Server | None = None
+
+
+@dataclass(frozen=True)
+class Scope:
+    """How much of a run to do.
+
+    Attributes:
+        shard: one part of it; None is all.
+        stage: ``all``, or ``train`` to end after the train pass.
+        wait: minutes a shard waits for the train parts of others before it gives up.
+    """
+
+    shard: Shard | None = None
+    stage: str = "all"
+    wait: float = 0.0
+
+
+def default_out(model: str) -> Path:
+    """Where a run goes when --out is not given: ``runs/`` and the model's name."""
+    return Path("runs") / re.sub(r"[^\w.-]+", "-", model.strip("./~")).strip("-")

@@ -1,0 +1,104 @@
+"""The train pass: ridge statistics of one unit of batches, and their sums over units along the fixed tree."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from clsinterp.models.layers import not_finite
+from clsinterp.probing.ridge import FOLDS, RidgeStats
+from clsinterp.runs.folder import TREE, RunFolder
+from clsinterp.runs.units import Layout, Range, Unit, ancestors, halves, sum_file, tree_sum
+from clsinterp.runs.workload import Study
+from clsinterp.sweeps.capture import capture
+
+
+class TrainSums:
+    """Statistics of the CLS tokens at every layer, and of the read-out where a head is wanted, of one unit's batches."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        n_classes, folds = len(study.train.class_names), min(FOLDS, len(study.train))
+        model = study.model
+        self.parts = len(model.heads) if model.family.averages_heads else 1
+        width = model.d_model * len(model.family.readouts) // self.parts
+        self.stats = {"cls": RidgeStats(len(study.layers), model.d_model, n_classes, folds)}
+        if study.wants_head:
+            self.stats["head"] = RidgeStats(self.parts, width, n_classes, folds)
+        self.labels = torch.tensor(study.train.labels)
+
+    def add(self, b: int, pixels: Tensor) -> None:
+        """Add batch number `b`.
+
+        Raises:
+            RunError: NaN or infinity; the message names the layer.
+        """
+        size = self.study.request.batch_size
+        index = torch.arange(b * size, b * size + len(pixels))
+        tokens, readout = capture(self.study.model, pixels, self.study.layers)
+        _refuse_non_finite(tokens, self.study.layers)
+        self.stats["cls"].update(tokens.cpu(), self.labels[index], index)
+        if "head" in self.stats:
+            features = torch.stack(readout.cpu().chunk(self.parts, dim=-1))
+            self.stats["head"].update(features, self.labels[index], index)
+
+    def save(self, folder: RunFolder, layout: Layout, unit: Unit) -> None:
+        """Write the unit's file."""
+        state = {f"{name}.{key}": value for name, s in self.stats.items() for key, value in s.state().items()}
+        folder.write(folder.work / layout.files(unit)[0], lambda p: save_file(state, p))
+
+
+def add_up(folder: RunFolder, layout: Layout, unit: Unit) -> None:
+    """Replace files of neighbours in the tree by their sum, from `unit` upwards, so that few files lie on the disk.
+
+    If another process is at it, nothing is done: `total` does it later.
+    """
+    with folder.alone(TREE) as free:
+        if not free:
+            return
+        for both in ancestors(unit.index, len(layout.units("train")))[1:]:
+            left, right = (folder.work / sum_file(half) for half in halves(both))
+            if not (folder.work / sum_file(both)).exists():
+                if not (left.exists() and right.exists()):
+                    return
+                _write_sum(folder, both, set(halves(both)))
+            left.unlink(missing_ok=True)
+            right.unlink(missing_ok=True)
+
+
+def total(folder: RunFolder, layout: Layout) -> Path | None:
+    """The file with the statistics of the whole train pass, made if need be; None while another process makes it.
+
+    Raises:
+        LookupError: units are missing.
+    """
+    path = folder.work / layout.total
+    if not path.exists():
+        with folder.alone(TREE) as free:
+            if not free:
+                return None
+            if not path.exists():
+                everything = (0, len(layout.units("train")))
+                there = {tuple(map(int, p.stem.split("-")[1:])) for p in folder.work.glob("train-*.safetensors")}
+                _write_sum(folder, everything, there)  # type: ignore[arg-type]
+                for p in folder.work.glob("train-*.safetensors"):
+                    if p != path:
+                        p.unlink(missing_ok=True)
+    return path
+
+
+def _write_sum(folder: RunFolder, units: Range, there: Collection[Range]) -> None:
+    def known(part: Range) -> dict[str, Tensor] | None:
+        return load_file(folder.work / sum_file(part)) if part in there else None
+
+    summed = tree_sum(units, known, lambda a, b: {key: a[key] + b[key] for key in a})
+    folder.write(folder.work / sum_file(units), lambda p: save_file(summed, p))
+
+
+def _refuse_non_finite(tokens: Tensor, layers: tuple[int, ...]) -> None:
+    finite = torch.isfinite(tokens).all(-1).all(-1)
+    if not finite.all():
+        layer = layers[int((~finite).nonzero()[0])]
+        raise not_finite(layer)

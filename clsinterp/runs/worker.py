@@ -1,0 +1,214 @@
+"""A worker: does what is missing in a run folder, beside any number of others.
+
+Every engine, every shard and every resumed run is this loop; they differ in who starts it and in its `Scope` only.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from clsinterp.data.batches import default_workers, stream
+from clsinterp.data.splits import Split
+from clsinterp.errors import RequestError, RunError, TooEarly
+from clsinterp.runs.assemble import assemble, named
+from clsinterp.runs.folder import IN_USE, RunFolder
+from clsinterp.runs.records import Record
+from clsinterp.runs.request import Progress, Resources, Scope
+from clsinterp.runs.solve import POLL, readers, solve_all
+from clsinterp.runs.test_pass import RankRows
+from clsinterp.runs.train_pass import TrainSums, add_up
+from clsinterp.runs.units import Layout, Unit
+from clsinterp.runs.workload import Study
+from clsinterp.sweeps.batching import images_at_once
+
+logger = logging.getLogger(__name__)
+
+
+class Part(Protocol):
+    """What a stage makes of one unit's batches."""
+
+    def add(self, b: int, pixels: Tensor) -> None:
+        """Take batch number `b`."""
+
+    def save(self, folder: RunFolder, layout: Layout, unit: Unit) -> None:
+        """Write the unit's file."""
+
+
+class Worker:
+    """One process's work on a run.
+
+    Args:
+        study: loaded.
+        folder: begun.
+        scope: how much of the run to do.
+        resources: what to do it with.
+        progress: called with (stage, images done, images in all).
+        turn: (k, n) starts at the k-th n-th of the units, so that n workers on one folder rarely want the same.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        folder: RunFolder,
+        scope: Scope,
+        resources: Resources,
+        progress: Progress = lambda stage, done, total: None,
+        turn: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.study, self.folder, self.scope, self.resources = study, folder, scope, resources
+        self.progress, self.turn = progress, turn
+        self.layout = study.unit_layout
+
+    def run(self, load_seconds: float = 0.0) -> None:
+        """Do it. The run is complete afterwards, unless `scope` is a part and other parts are missing.
+
+        Raises:
+            TooEarly: a shard's test part needs train parts of others that are not there.
+            RequestError: the run was begun on another kind of device.
+            RunError: NaN, a full disk.
+        """
+        folder, layout, shard = self.folder, self.layout, self.scope.shard
+        with self._until_complete():
+            if not folder.locks.share(IN_USE):
+                raise RequestError(f"{folder.path} is being replaced by another run; choose another --out.")
+            at_once = self._agree()
+            record = Record(folder, self.study.model)
+            record.seconds["load"] = load_seconds
+            if not (folder.path / "probes.safetensors").exists():
+                self._stage("train", self.study.train, lambda: TrainSums(self.study), record, then=add_up)
+                if self.scope.stage == "train":
+                    return
+                self._await_train()
+                with record.timed("solve"):
+                    solve_all(folder, layout, self._job["manifest"])
+            if self.scope.stage == "train":
+                return
+            read = readers(self.study, folder)
+            self._stage("test", self.study.test, lambda: RankRows(self.study, read, at_once), record)
+            if not folder.missing(layout, layout.units("test")):
+                assemble(folder, self._job)
+            elif shard is not None:
+                logger.info("shard %s is done.", shard)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.study.model.device
+
+    @contextmanager
+    def _until_complete(self) -> Iterator[None]:
+        """Let another process complete the run, and take its parts away, at any moment.
+
+        Raises:
+            RunError: the folder is gone, but nobody completed the run.
+        """
+        try:
+            yield
+        except (FileNotFoundError, RunError) as error:
+            if self.folder.is_done():
+                return
+            if isinstance(error, RunError):
+                raise
+            raise RunError(f"{self.folder.path}, or parts of the run in it, vanished; begin again.") from error
+        finally:
+            self.folder.locks.close()
+
+    def _agree(self) -> int:
+        """What the first worker on the folder settled for all: how many images ride at once, and the kind of device.
+
+        Fused and blocked kernels may round differently for other sizes of a batch, so it is not left to each worker's
+        free memory. A --memory-gb given to this worker can only lower it.
+        """
+        job = self.folder.job()
+        if job is None:
+            raise FileNotFoundError(self.folder.work)
+        self._job: dict[str, Any] = job
+        mine = min(images_for(self.study, self.resources), self.study.request.batch_size)
+        plan = self.folder.write_once("plan.json", {"images_at_once": mine, "device": self._device.type})
+        if plan["device"] != self._device.type:
+            raise RequestError(
+                f"{self.folder.path} was begun on {plan['device']}, and {self._device.type} rounds differently; "
+                f"give --device {plan['device']}, or choose another --out."
+            )
+        return min(plan["images_at_once"], mine) if self.resources.memory_gb is not None else plan["images_at_once"]
+
+    def _stage(
+        self,
+        stage: str,
+        split: Split,
+        start: Callable[[], Part],
+        record: Record,
+        then: Callable[[RunFolder, Layout, Unit], None] = lambda folder, layout, unit: None,
+    ) -> None:
+        """Compute what is missing of `stage` in this worker's scope; waits for units that others have claimed."""
+        folder, layout, resources = self.folder, self.layout, self.resources
+        units = layout.units(stage, self.scope.shard)
+        n, k = layout.n_images(units), self.turn[0] * len(units) // self.turn[1]
+        while missing := folder.missing(layout, [*units[k:], *units[:k]]):
+            done = n - layout.n_images(missing)
+            self.progress(stage, done, n)
+            workers = resources.workers
+            if workers is None:
+                workers = default_workers(layout.n_images(missing), self.turn[1])
+            processor, size = self.study.model.image_processor, layout.batch_size
+            claimed: deque[Unit] = deque()
+            part: Part | None = None
+            begun = time.monotonic()
+            try:
+                ahead = ((u, range(u.start, u.stop)) for u in _noted(folder.claimed(layout, missing), claimed))
+                for unit, b, pixels in stream(split, processor, size, ahead, workers):
+                    part = part or start()
+                    part.add(b, pixels)
+                    done += len(pixels)
+                    self.progress(stage, min(done, n), n)
+                    if b == unit.stop - 1:
+                        part.save(folder, layout, unit)
+                        part = None
+                        folder.release(layout, claimed.popleft())
+                        then(folder, layout, unit)
+                        record.seconds[stage] += time.monotonic() - begun
+                        record.write()
+                        begun = time.monotonic()
+            finally:
+                for unit in claimed:
+                    folder.release(layout, unit)
+                record.write(now=True)
+            if folder.missing(layout, units):
+                time.sleep(POLL)
+        self.progress(stage, n, n)
+
+    def _await_train(self) -> None:
+        """Wait for the train parts of other shards as long as was asked."""
+        folder, layout, shard = self.folder, self.layout, self.scope.shard
+        until = time.monotonic() + 60 * self.scope.wait
+        while missing := folder.missing(layout, layout.units("train")):
+            if (folder.path / "probes.safetensors").exists():
+                return
+            if shard is None or time.monotonic() > until:
+                whose = named(layout, missing, shard.of if shard else None)
+                raise TooEarly(
+                    f"shard {shard} has done its train part; its test part needs the train parts of {whose}. Give the same "
+                    "command again when they are done, or --wait MINUTES to wait here."
+                )
+            time.sleep(POLL)
+
+
+def images_for(study: Study, resources: Resources) -> int:
+    """How many images ride at once with `resources`.
+
+    Raises:
+        RequestError: not even one fits.
+    """
+    height, width = study.model.pixels(study.test.image(0)).shape[-2:]
+    return images_at_once(study.model, height, width, len(study.layers), resources.memory_gb, resources.sharers)
+
+
+def _noted(units: Iterator[Unit], claimed: deque[Unit]) -> Iterator[Unit]:
+    for unit in units:
+        claimed.append(unit)
+        yield unit

@@ -1,0 +1,1 @@
+"""What ``experiments/causality.py`` stands on."""

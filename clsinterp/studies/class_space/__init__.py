@@ -1,0 +1,1 @@
+"""What ``experiments/class_space.py`` stands on."""

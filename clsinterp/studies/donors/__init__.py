@@ -1,0 +1,1 @@
+"""What ``experiments/donors.py`` stands on."""

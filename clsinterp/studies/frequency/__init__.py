@@ -1,0 +1,1 @@
+"""What ``experiments/frequency.py`` stands on."""

@@ -1,0 +1,1 @@
+"""What ``experiments/readouts.py`` stands on."""

@@ -1,0 +1,1 @@
+"""What ``experiments/restoration.py`` stands on."""

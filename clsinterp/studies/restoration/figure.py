@@ -1,0 +1,49 @@
+"""The figure of the restoration study: two heatmaps, and what follows a shuffle block by block."""
+
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+import pyarrow as pa
+
+from clsinterp.figures.pieces import curve, finish_panels, heat, layer_axes, level, panels, share_axis
+from clsinterp.studies.setup import Setup
+from clsinterp.studies.tidy import pick
+
+LATER = (0, 1, 2, 4)  # blocks since the shuffle that get a line
+
+
+def restoration_figure(table: pa.Table, setup: Setup, sets: Sequence[str]) -> go.Figure:
+    """Four panels.
+
+    Args:
+        table: rows with ``curve, layer, probed_layer`` and a point; curves ``no shuffle``, ``same probe``, ``refitted probe``,
+            ``output`` and those of `sets`.
+        setup: for names and the number of classes.
+        sets: names of the shuffles at one and at several layers.
+    """
+    layers = setup.layers
+    titles = ["probes fitted on intact tokens", "probes fitted again after the shuffle", "accuracy by blocks since then",
+              "output, shuffled at several layers"]  # fmt: skip
+    fig = panels(titles, columns=2, horizontal_spacing=0.1)
+    none = [r["value"] for r in pick(table, curve="no shuffle")]
+    for col, kind in enumerate(("same probe", "refitted probe"), start=1):
+        points = pick(table, curve=kind)
+        cell = {(r["layer"], r["probed_layer"]): r["value"] for r in points}
+        z = [none, *[[cell.get((i, j)) for j in layers] for i in layers]]
+        heat(fig, z, layers, ["none", *map(str, layers)], bar=1.02 if col == 2 else None, row=1, col=col)
+        fig.update_xaxes(title_text="probed layer", row=1, col=col)
+        for n, later in enumerate(LATER):
+            name = "at once" if not later else f"{later} block{'s' * (later > 1)} later"
+            line = [r for r in points if r["probed_layer"] == r["layer"] + later]
+            dash = "solid" if kind == "same probe" else "dot"
+            curve(fig, line, f"{name}, {kind}", n, band=False, dash=dash, row=2, col=1)
+    for n, name in enumerate(sets):
+        curve(fig, pick(table, curve=name), f"shuffled {name}", n + 4, row=2, col=2)
+    (intact,) = [r["value"] for r in pick(table, curve="output")]
+    level(fig, intact, layers, "output, intact", dash="dash", row=2, col=2)
+    for col in (1, 2):
+        level(fig, 1 / setup.n_classes, layers, "chance", row=2, col=col)
+        layer_axes(fig, len(layers), "layer l of the shuffle", row=2, col=col)
+        share_axis(fig, "accuracy" if col == 1 else "", row=2, col=col)
+    fig.update_yaxes(title_text="layer of the shuffle", row=1, col=1)
+    return finish_panels(fig, f"Is the label written into the CLS token again? {setup.name}", entries=(0, 9))

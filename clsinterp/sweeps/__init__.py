@@ -1,0 +1,1 @@
+"""Many edits of one batch in one forward."""

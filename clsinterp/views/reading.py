@@ -1,0 +1,71 @@
+"""What the classifier reads in one image: the data behind a lens view."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+
+from clsinterp.views.intervention import Intervention
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the classifier reads in one image.
+
+    Attributes:
+        logits: what the lens gives, layer by layer, token by token (prefix tokens first, then patches row by row).
+        output: the model's own logits; with ``cls_only``, those of the CLS read-out alone.
+        attention: how much the CLS token attends to each token; None without a CLS token.
+        tokens, groups: each token's name, and the group it belongs to.
+        grid: rows and columns of patches.
+        class_names: of the classifier.
+        image: as the model sees it: resized and cropped by its processor.
+        model, family: what was looked into.
+        intervention: what was done; None for the intact forward.
+    """
+
+    logits: Float[Tensor, "layer token classes"]
+    output: Float[Tensor, " classes"]
+    attention: Float[Tensor, "layer head token"] | None
+    tokens: tuple[str, ...]
+    groups: tuple[str, ...]
+    grid: tuple[int, int]
+    class_names: tuple[str, ...]
+    image: Image.Image
+    model: str
+    family: str
+    intervention: Intervention | None = None
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers."""
+        return len(self.logits)
+
+    @property
+    def n_prefix(self) -> int:
+        """Tokens before the first patch."""
+        return len(self.tokens) - self.grid[0] * self.grid[1]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors, for caches."""
+        return sum(t.nbytes for t in (self.logits, self.output, self.attention) if t is not None)
+
+    @property
+    def probabilities(self) -> Float[Tensor, "layer token classes"]:
+        """Softmax of the lens logits."""
+        return self.logits.softmax(-1)
+
+    def top(self, k: int = 5) -> tuple[Float[Tensor, "layer token k"], Int[Tensor, "layer token k"]]:
+        """Probabilities and classes of the `k` most probable classes of every token."""
+        found = self.probabilities.topk(min(k, self.logits.shape[-1]), dim=-1)
+        return found.values, found.indices
+
+    def trajectory(self) -> Float[Tensor, "layer classes"]:
+        """Probabilities read from the CLS token layer by layer; without one, from the patches on average."""
+        if "cls" in self.groups:
+            return self.logits[:, self.groups.index("cls")].softmax(-1)
+        return self.probabilities[:, self.n_prefix :].mean(1)

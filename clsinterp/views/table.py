@@ -1,0 +1,75 @@
+"""The numbers of lens views as tidy tables."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import torch
+
+from clsinterp.views.reading import Reading
+
+
+def lens_table(view: Reading) -> pa.Table:
+    """One row per layer, token and class: ``model, family, view, layer, token, group, row, column, class_index, class,
+    logit, probability, rank``.
+
+    ``view`` is ``intact`` or ``intervened``; ``row`` and ``column`` are those of a patch on the grid, else null.
+    """
+    layers, tokens, classes = view.logits.shape
+    layer, token, class_index = (
+        x.flatten() for x in torch.meshgrid(*(torch.arange(n) for n in (layers, tokens, classes)), indexing="ij")
+    )
+    return pa.table(
+        _head(view, layer, token)
+        | {
+            "class_index": pa.array(class_index.numpy(), pa.int32()),
+            "class": _named(view.class_names, class_index),
+            "logit": pa.array(view.logits.flatten().numpy()),
+            "probability": pa.array(view.probabilities.flatten().numpy()),
+            "rank": pa.array(all_ranks(view).flatten().numpy(), pa.int32()),
+        }
+    )
+
+
+def attention_table(view: Reading) -> pa.Table:
+    """One row per layer, head and token: how much the CLS token attends to it (softmax weight)."""
+    assert view.attention is not None  # its callers offer attention only where there is some
+    layers, heads, tokens = view.attention.shape
+    layer, head, token = (
+        x.flatten() for x in torch.meshgrid(*(torch.arange(n) for n in (layers, heads, tokens)), indexing="ij")
+    )
+    return pa.table(
+        _head(view, layer, token)
+        | {
+            "head": pa.array(head.numpy(), pa.int32()),
+            "attention": pa.array(view.attention.flatten().numpy()),
+        }
+    )
+
+
+def all_ranks(view: Reading) -> torch.Tensor:
+    """0-based ranks of every class, (layer, token, classes); ties go to the lower index, as in `clsinterp.probing.metrics`."""
+    order = view.logits.sort(dim=-1, descending=True, stable=True).indices
+    return order.argsort(dim=-1)
+
+
+def _head(view: Reading, layer: torch.Tensor, token: torch.Tensor) -> dict[str, pa.Array]:
+    n = len(layer)
+    columns = view.grid[1]
+    place = (token - view.n_prefix).numpy()
+    prefix = place < 0
+    return {
+        "model": pa.DictionaryArray.from_arrays(pa.array([0] * n, pa.int8()), [view.model]),
+        "family": pa.DictionaryArray.from_arrays(pa.array([0] * n, pa.int8()), [view.family]),
+        "view": pa.DictionaryArray.from_arrays(
+            pa.array([0] * n, pa.int8()), ["intact" if view.intervention is None else "intervened"]
+        ),
+        "layer": pa.array(layer.numpy(), pa.int32()),
+        "token": _named(view.tokens, token),
+        "group": _named(view.groups, token),
+        "row": pa.array(place // columns, pa.int32(), mask=prefix),
+        "column": pa.array(place % columns, pa.int32(), mask=prefix),
+    }
+
+
+def _named(names: Sequence[str], index: torch.Tensor) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(index.numpy(), pa.int32()), list(names))

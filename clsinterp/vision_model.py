@@ -1,0 +1,193 @@
+"""VisionModel: any supported vision transformer as one object, with standard names and token views in nnsight traces."""
+
+from pathlib import Path
+from typing import Any
+
+import nnsight
+import torch
+from torch import nn
+
+from clsinterp.data.images import at_size
+from clsinterp.errors import RequestError
+from clsinterp.hooks.hooked import Hooked
+from clsinterp.models.checkpoint import Checkpoint, load_checkpoint, load_processor
+from clsinterp.models.families import FAMILIES, Family, find_family
+from clsinterp.models.module_tree import renames, verify
+from clsinterp.models.placement import as_dtype, pick_device
+from clsinterp.models.skeleton import load_skeleton
+from clsinterp.models.token_views import Tokens
+from clsinterp.models.tokens import TokenLayout
+from clsinterp.remote.server import Server
+
+
+class VisionModel(Hooked):
+    """A vision transformer whose inside is named and read the same way for every family.
+
+    Inside ``with model.trace(images):`` these read, assign and edit in place:
+
+    - ``model.blocks[i]`` with token views ``.cls .distill .registers .patches .resid`` of its output
+      (the residual stream after block i), and submodules ``.attn .mlp .ln1 .ln2``;
+    - ``model.embed`` with the same views, ``model.ln_final``, ``model.head``;
+    - ``model.readout`` (what enters the classifier) and ``model.logits``.
+
+    ``images`` are PIL images, lists of them, or pixel tensors (batch, channel, height, width). Several
+    ``tracer.invoke(images)`` blocks in one trace run as one batch.
+
+    Args:
+        source: hub id, folder, ``zoo/NAME``, or a loaded Hugging Face module.
+        image_processor: replaces the checkpoint's own; only needed for a module without one.
+        image_size: side in pixels of the square that images are resized and cropped to, for families that take any size.
+        classifier: a run folder whose fitted head becomes the model's classifier, for a checkpoint that has none or another;
+            images then have the size of that run unless `image_size` says otherwise.
+        config: config fields to change before the model is built, such as ``{"use_mean_pooling": False}``.
+        dtype: floating-point type; "auto" is float32, in which results are exact and repeatable.
+        device: "auto" takes CUDA, then MPS, then the CPU.
+        allow_pickle: accept pickled weights, which can run code when loaded.
+        remote: True, the URL of an NDIF server, or a `clsinterp.remote.server.Server`: no weights are loaded, and every
+            trace runs on the server. The API key comes from NDIF_API_KEY or nnsight's configuration.
+        **kwargs: passed to ``from_pretrained`` (``attn_implementation="eager"``, ``revision=``, and ``device_map="auto"``
+            for a model larger than one GPU, which needs accelerate).
+
+    Raises:
+        RequestError: unknown family, incomplete checkpoint, or a module tree that does not match the family table.
+
+    Example:
+        >>> from clsinterp import VisionModel
+        >>> from clsinterp.interventions import derange
+        >>> import torch
+        >>> model = VisionModel("zoo/vit")
+        >>> images = torch.zeros(4, 3, 28, 28)
+        >>> with model.trace(images):
+        ...     block = model.blocks[5]
+        ...     block.cls = block.cls[derange(len(images), seed=0)]
+        ...     logits = model.logits.save()
+        >>> logits.shape
+        torch.Size([4, 10])
+    """
+
+    def __init__(
+        self,
+        source: str | nn.Module,
+        *,
+        image_processor: Any = None,
+        image_size: int | None = None,
+        classifier: str | Path | None = None,
+        config: dict[str, Any] | None = None,
+        dtype: str | torch.dtype = "auto",
+        device: str | torch.device = "auto",
+        allow_pickle: bool = False,
+        remote: bool | str | Server = False,
+        **kwargs: Any,
+    ) -> None:
+        self.server = Server.of(remote)
+        if self.server is not None:
+            fixed = {"classifier": classifier, "config": config, "dtype": dtype, "device": device}
+            checkpoint = _on_server(source, fixed, **kwargs)
+        elif isinstance(source, nn.Module):
+            checkpoint = _adopt(source)
+        else:
+            checkpoint = load_checkpoint(
+                source, config_overrides=config, dtype=as_dtype(dtype), allow_pickle=allow_pickle, **kwargs
+            )
+            if "device_map" not in kwargs:  # else accelerate has placed the weights
+                checkpoint.module.to(pick_device(device))
+        if classifier is not None:
+            from clsinterp.models.fitted_head import (
+                FittedHead,  # reads run folders, which all else here needs no library for
+            )
+
+            fitted = FittedHead.read(classifier, checkpoint.source)
+            checkpoint = fitted.put_into(checkpoint)
+            image_size = image_size or fitted.image_size
+        family, module = checkpoint.family, checkpoint.module
+        hf_config: Any = module.config
+        vision = hf_config.vision_config if family.text_and_vision else hf_config
+        self.checkpoint = checkpoint
+        self.family = family
+        self.layout = TokenLayout.of(family, vision)
+        self.vision_config = vision
+        verify(module, family, vision)
+        processor = image_processor or checkpoint.processor
+        if image_size is not None:
+            _refuse_size(family, vision, image_size)
+            processor = at_size(processor, image_size)
+        super().__init__(
+            module,
+            task="image-classification" if family.heads else "image-feature-extraction",
+            image_processor=processor,
+            rename=renames(family),
+            envoys={
+                f"{family.blocks}.*": Tokens,
+                family.embed: Tokens,
+                **({family.ln_pre: Tokens} if family.ln_pre else {}),
+            },
+        )
+        self.revision = kwargs.get("revision")  # as asked: a server knows the model by it
+
+    # -- the classifier ------------------------------------------------------
+
+    @property
+    def n_classes(self) -> int | None:
+        """Number of classes of the model's own classifier; None without one."""
+        return self.heads[0].out_features if self.checkpoint.head_is_own else None
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Names of the classifier's classes, in order; None without an own classifier."""
+        if not self.checkpoint.head_is_own:
+            return None
+        names = self._module.config.id2label
+        return [names[i] for i in range(len(names))]
+
+    def _wrap(self, module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+        # The pipeline would only guess an image processor (and fail without torchvision); pixels() does its work.
+        return module
+
+    def __call__(self, images: Any, **kwargs: Any) -> Any:
+        """The Hugging Face output for `images`, with the hooks of a surrounding `hooks` context, if any."""
+        if self.server is None:
+            return self.trace(self.pixels(images), trace=False, **kwargs)
+        with self.trace(images, **kwargs):
+            with torch.no_grad():  # in the body, which is all that travels; gradients do not come down
+                output = self.output
+            nnsight.save(output)
+        return output
+
+
+def _on_server(source: Any, fixed: dict[str, Any], **options: Any) -> Checkpoint:
+    """The skeleton of a checkpoint that a server has; what only the server decides is refused."""
+    if isinstance(source, nn.Module):
+        raise RequestError(
+            f"a loaded {type(source).__name__} was given with remote=; its traces would run here. Give the hub id, or the "
+            "folder, by which the server knows the model."
+        )
+    if given := [name for name, value in fixed.items() if value not in (None, {}, "auto")]:
+        raise RequestError(
+            f"{', '.join(given)} was given, but the server has loaded the model already, in its own way."
+        )
+    return load_skeleton(source, **options)
+
+
+def _refuse_size(family: Family, config: Any, side: int) -> None:
+    if not family.any_size and side != config.image_size:
+        able = ", ".join(row.name for row in FAMILIES if row.any_size)
+        raise RequestError(
+            f"image size {side} was given, but this {family.name} checkpoint has positions for {config.image_size} pixels "
+            f"only; leave the size out (families that take any size: {able})."
+        )
+    if side < config.patch_size or side % config.patch_size:
+        raise RequestError(
+            f"image size {side} was given; a multiple of the patch size {config.patch_size} is expected."
+        )
+
+
+def _adopt(module: nn.Module) -> Checkpoint:
+    """A loaded Hugging Face module as a `Checkpoint`; its classifier counts as its own."""
+    config = getattr(module, "config", None)
+    if config is None:
+        raise RequestError(f"{type(module).__name__} has no Hugging Face config; give a transformers vision model.")
+    family = find_family([type(module).__name__], config)
+    if type(module).__name__ != family.hf_class:
+        raise RequestError(f"{type(module).__name__} has no classifier; load it as {family.hf_class}.")
+    name = getattr(config, "name_or_path", "") or ""
+    return Checkpoint(module.eval(), family, load_processor(name) if name else None, bool(family.heads), name, None)

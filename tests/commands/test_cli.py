@@ -1,0 +1,107 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import tiny
+from command_line import invoke
+
+
+def python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("what", ["import clsinterp", "from clsinterp.cli import main"])
+def test_nothing_heavy_is_imported_until_it_is_needed(what):
+    heavy = ("torch", "transformers", "nnsight", "datasets", "plotly", "numpy", "pyarrow")
+    found = python(f"import sys; {what}; print([m for m in {heavy} if m in sys.modules])")
+    assert found.strip() == "[]"
+
+
+def test_help_and_package_contents():
+    code, text = invoke("--help")
+    assert code == 0
+    for command in ("demo", "run", "figure", "lens", "explore", "check", "models"):
+        assert command in text
+    assert "VisionModel" in python("import clsinterp; print(clsinterp.VisionModel.__name__)")
+
+
+@pytest.mark.parametrize("family", tiny.FIVE)
+def test_check_reports_every_finding(checkpoint, family):
+    code, text = invoke("check", checkpoint(family))
+    assert code == 0, text
+    for claim in ("logits equal Hugging Face's to the last bit", "token view .cls reads and writes", "fork equals"):
+        assert claim in text
+    assert "FAIL" not in text
+
+
+def test_check_of_something_that_is_no_checkpoint_exits_2(tmp_path):
+    code, text = invoke("check", tmp_path)
+    assert code == 2
+    assert "config.json" in text
+
+
+def test_models_lists_families_zoo_and_published_ids():
+    code, text = invoke("models")
+    assert code == 0
+    for name in ("vit", "dinov2-registers", "zoo/vit", "google/vit-base-patch16-224"):
+        assert name in text
+
+
+def test_a_user_mistake_shows_no_traceback(checkpoint, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "clsinterp.cli", "run", checkpoint("vit"), "--data", tmp_path / "nowhere"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr + done.stdout
+    assert "nowhere" in done.stderr
+    assert done.stdout == ""
+
+
+def test_wrong_options_exit_2():
+    assert invoke("run", "zoo/vit", "--data", "zoo", "--mode", "shuffle")[0] == 2
+    assert invoke("run", "zoo/vit")[0] == 2
+    assert invoke("frobnicate")[0] == 2
+
+
+def test_published_curves_name_their_source():
+    from clsinterp.figures.note import published_curves
+
+    data = published_curves()
+    assert data["source"].startswith("https://")
+    assert all(len(v) == 12 for curves in data["curves"].values() for v in curves.values() if isinstance(v, list))
+    json.dumps(data)
+
+
+def test_demo_runs_every_model_and_says_what_is_missing(checkpoint, folder, tmp_path, monkeypatch):
+    from clsinterp.runs import demo
+    from clsinterp.runs.request import Request
+
+    asked = [Request(model=str(checkpoint(f)), data=str(folder), batch_size=16, limit=20) for f in ("dinov2", "vit")]
+    monkeypatch.setattr(demo, "requests", lambda: (asked, ["zoo/dinov2-small"]))
+    code, text = invoke("demo", "--out", tmp_path / "demo")
+    assert code == 0, text
+    assert "clsinterp zoo fetch dinov2-small" in text
+    assert "decodable from layer" in text
+    page = (tmp_path / "demo" / "figure.html").read_text()
+    assert page.count("Logit lens on the CLS token") >= 2
+    assert len(list((tmp_path / "demo").glob("*/curves.parquet"))) == 2
+
+
+def test_the_demo_puts_the_real_checkpoint_first_once_it_was_fetched(tmp_path, monkeypatch):
+    from clsinterp.models.checkpoint import zoo_names
+    from clsinterp.runs import demo
+
+    monkeypatch.setenv("CLSINTERP_CACHE", str(tmp_path))
+    asked, missing = demo.requests()
+    assert missing == ["zoo/dinov2-small"]
+    assert [r.model for r in asked] == [f"zoo/{name}" for name in demo.SMALL if name in zoo_names()]
+    real = tmp_path / "zoo" / "dinov2-small"
+    real.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (real / name).touch()
+    asked, missing = demo.requests()
+    assert not missing
+    assert asked[0].model == "zoo/dinov2-small"

@@ -1,0 +1,105 @@
+import re
+
+import pyarrow as pa
+import pytest
+
+from clsinterp.errors import RequestError
+from clsinterp.figures import note as figures
+from clsinterp.runs.results import CURVES, curves_table
+
+FACTS = {
+    "model": "google/vit-base-patch16-224", "family": "vit", "seed": 0, "mode": "permute",
+    "n_classes": 10, "n_labels": 10, "n_layers": 3, "final_norm": True,
+}  # fmt: skip
+
+
+@pytest.fixture
+def curves() -> pa.Table:
+    """Curves of 20 images and 3 layers: probe right for the first 5, 10, 20 images; shuffle for 18, 10, 2."""
+
+    def column(hits):
+        return pa.array([0] * hits + [3] * (20 - hits), pa.int16())
+
+    columns = {"index": pa.array(range(20)), "rank_intact": column(18)}
+    for layer, (probe, shuffle) in enumerate([(5, 18), (10, 10), (20, 2)]):
+        columns |= {
+            f"rank_probe_{layer:02d}": column(probe),
+            f"rank_shuffle_{layer:02d}": column(shuffle),
+            f"rank_donor_{layer:02d}": column(20 - shuffle),
+            f"rank_lens_{layer:02d}": column(probe),
+        }
+        columns |= {f"rank_restoration_{layer:02d}_{j:02d}": column(layer + j) for j in range(layer, 3)}
+    return curves_table(pa.table(columns), FACTS)
+
+
+def test_the_table_counts_what_the_ranks_say(curves):
+    assert curves.schema == CURVES
+    rows = {(r["curve"], r["layer"], r["probed_layer"], r["metric"]): r for r in curves.to_pylist()}
+    assert rows["probe", 1, None, "accuracy"]["value"] == 0.5
+    assert rows["probe", 1, None, "top5"]["value"] == 1.0
+    assert rows["lens", 0, None, "identifiability"]["value"] == pytest.approx((5 * 1 + 15 * 0.7) / 20)
+    assert rows["restoration", 1, 2, "accuracy"]["value"] == 3 / 20
+    assert rows["shuffle", 2, None, "accuracy"]["ci_low"] < 0.1 < rows["shuffle", 2, None, "accuracy"]["ci_high"]
+
+
+def trace(fig, name):
+    return next(t for t in fig.data if t.name == name and t.showlegend is not False)
+
+
+def test_the_note_figure_shows_the_values_in_the_notes_colours(curves):
+    fig = figures.note_figure([(FACTS, curves)])
+    probe, shuffle = (trace(fig, figures.STYLE[c][0]) for c in ("probe", "shuffle"))
+    assert list(probe.y) == [0.25, 0.5, 1.0]
+    assert list(shuffle.y) == [0.9, 0.5, 0.1]
+    assert (probe.line.color, shuffle.line.color) == ("#1f77b4", "#ff7f0e")
+    assert trace(fig, "output, intact").line.dash == "dash"
+    assert (trace(fig, "chance").line.dash, list(trace(fig, "chance").y)) == ("dot", [0.1, 0.1])
+    assert [round(x, 3) for x in probe.customdata[1]] == [0.299, 0.701, 20]
+
+
+def test_the_cls_only_curve_is_left_out_where_it_does_not_exist(curves):
+    names = {t.name for t in figures.note_figure([(FACTS, curves)]).data}
+    assert figures.STYLE["shuffle_cls_only"][0] not in names
+
+
+def test_published_curves_are_overlaid_for_the_published_models_only(curves):
+    fig = figures.note_figure([(FACTS, curves)], published=True)
+    assert trace(fig, "published probe").y[0] == 0.049
+    other = FACTS | {"model": "zoo/vit"}
+    with pytest.raises(RequestError, match="facebook/dinov2-base"):
+        figures.note_figure([(other, curves)], published=True)
+    both = figures.note_figure([(other, curves), (FACTS, curves)], published=True)
+    shown = [t.name for t in both.data if t.showlegend is not False]
+    assert len(shown) == len(set(shown))
+    assert "published probe" in shown
+
+
+def test_lens_donor_and_restoration_figures(curves):
+    lens = figures.lens_figure(curves, FACTS)
+    assert trace(lens, "lens identifiability (right axis)").yaxis == "y2"
+    donor = figures.donor_figure(curves, FACTS)
+    assert list(trace(donor, figures.STYLE["donor"][0]).y) == [0.1, 0.5, 0.9]
+    heat = figures.restoration_figure(curves, FACTS).data[0]
+    assert [list(row) for row in heat.z] == [[0.0, 0.05, 0.1], [None, 0.1, 0.15], [None, None, 0.2]]
+
+
+def test_the_page_is_whole_and_asks_for_nothing(curves, tmp_path):
+    out = tmp_path / "figure.html"
+    figures.save_figure(figures.study_figures([(FACTS, curves)]), out)
+    page = out.read_text()
+    assert page.count("Plotly.newPlot(") == 4
+    assert not re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="?http', page)
+
+
+def test_static_images(curves, tmp_path):
+    """Needs Chrome or Chromium, as the README says; CI installs it."""
+    for ending, start in (("png", b"\x89PNG"), ("svg", b"<svg")):
+        figures.save_figure([figures.note_figure([(FACTS, curves)])], tmp_path / f"f.{ending}")
+        assert (tmp_path / f"f.{ending}").read_bytes().startswith(start)
+    with pytest.raises(RequestError, match=r"\.html, \.png, \.svg or \.pdf"):
+        figures.save_figure([figures.note_figure([(FACTS, curves)])], tmp_path / "f.gif")
+
+
+def test_no_runs():
+    with pytest.raises(RequestError, match="at least one"):
+        figures.note_figure([])

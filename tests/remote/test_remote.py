@@ -1,0 +1,311 @@
+"""Remote runs against a double of an NDIF server that has no clsinterp: the same numbers, and what they cost in bytes."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import remote_fixtures as rf
+import tiny
+import torch
+from command_line import invoke_flat as invoke
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from clsinterp import interventions as iv
+from clsinterp.data.packed import PackedPixels, pack
+from clsinterp.hooks.attention import cls_attention
+from clsinterp.models.checkpoint import zoo_names
+from clsinterp.probing.head import Head
+from clsinterp.probing.ridge import RidgeStats, solve
+from clsinterp.runs.results import read_run
+from clsinterp.sweeps import batching
+from clsinterp.sweeps.capture import capture
+from clsinterp.sweeps.fork import fork
+from clsinterp.sweeps.patching import logit_difference, patch_attn_head, patch_resid
+from clsinterp.sweeps.readers import Readers
+from clsinterp.views.intervention import Intervention
+from clsinterp.views.lens import lens
+from clsinterp.vision_model import VisionModel
+
+LAYERS = (-1, 0, 1, 2, 3)
+ZOO_HERE = [f"zoo/{name}" for name in zoo_names() if name in ("vit", "dinov2")]
+
+
+def readers(model: VisionModel, n_classes: int = tiny.CLASSES) -> Readers:
+    stats = RidgeStats(len(LAYERS), model.d_model, n_classes)
+    draw = torch.randn(len(LAYERS), 60, model.d_model, generator=iv.generator(5))
+    stats.update(draw, torch.arange(60) % n_classes, torch.arange(60))
+    return Readers(Head.of(model.family, model.heads), probes=solve(stats), probed=LAYERS)
+
+
+# -- the same numbers -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["vit-12", "dinov2-12", *ZOO_HERE])
+def test_the_whole_note_is_the_same_there(double, folder, tmp_path, name):
+    zoo = name.startswith("zoo/")
+    data = (
+        ["--data", "zoo", "--limit", "96"]
+        if zoo
+        else ["--data", folder, "--train-split", "train", "--test-split", "test"]
+    )
+    more = ["--batch-size", 32 if zoo else 16, "--workers", 0, "--layers=-1,0,3,5,11"]
+    more += ["--cls-only", "refit"] if "dinov2" in name else []
+    here, there = tmp_path / "here", tmp_path / "there"
+    code, text = invoke("run", double.folder(name), *data, *more, "--device", "cpu", "--out", here)
+    assert code == 0, text
+    code, text = invoke("run", double.folder(name), *data, *more, "--remote", "--host", double.url, "--out", there)
+    assert code == 0, text
+    assert pq.read_table(here / "images.parquet").equals(pq.read_table(there / "images.parquet"))
+    assert pq.read_table(here / "curves.parquet").equals(pq.read_table(there / "curves.parquet"))
+    probes, remote_probes = (load_file(run / "probes.safetensors") for run in (here, there))
+    assert probes.keys() == remote_probes.keys()
+    assert all(torch.equal(probes[k], remote_probes[k]) for k in probes)
+
+    log = double.log()
+    n_batches = 6 if zoo else 6 + 3
+    assert len(log) == 1 + n_batches  # what the server is and has, then one request for each batch
+    assert {tuple(entry["names"]) for entry in log} == {()}  # the server never had clsinterp, nor what it leans on
+    facts, remote_facts = (read_run(run)[0] for run in (here, there))
+    assert remote_facts["remote"]["bytes_up"] == sum(entry["up"] for entry in log)
+    assert remote_facts["remote"]["bytes_down"] > sum(entry["down"] for entry in log)
+    assert remote_facts["remote"]["requests"] == len(log)
+    assert remote_facts["identity"]["fingerprint"] == facts["identity"]["fingerprint"]
+    assert (remote_facts["device"], remote_facts["dtype"]) == ("cpu", "float32")
+    assert all(rf.KEY.encode() not in path.read_bytes() for path in there.rglob("*") if path.is_file())
+    assert not any(
+        entry["key_inside"] or entry["byte_code"] for entry in log
+    )  # byte code fits one version of Python only
+
+
+@pytest.mark.parametrize("family", [*tiny.FIVE, "beit-mean", "dinov2-registers", "siglip"])
+def test_names_views_hooks_and_invokes_work_there(double, family):
+    away, here = double.model(family), VisionModel(str(double.folder(family)), device="cpu")
+    x = tiny.pixels(3)
+
+    def same(do) -> None:
+        found, expected = do(away), do(here)
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+    def views(model):
+        group = "cls" if model.family.has_cls else "patches"
+        with model.trace(x):
+            block = model.blocks[1]
+            read = getattr(block, group).clone().save()
+            setattr(block, group, iv.mean(getattr(block, group)))
+            model.blocks[2].patches[:] = 0.5 * model.blocks[2].patches
+            resid = model.blocks[3].resid.save()
+            readout = model.readout.save()
+            logits = model.logits.save()
+        return read, resid, readout, logits
+
+    def cached(model):
+        with torch.no_grad():  # as there: with gradients on, BEiT's attention takes another kernel
+            logits, cache = model.run_with_cache(x)
+        return logits, *(cache[name] for name in model.hook_names() if name in cache)
+
+    def hooked(model):
+        def ablate(z, hook):
+            z[:, :, hook.layer() % 2] = 0
+
+        def roll(pattern, hook):
+            return pattern.roll(1, dims=0)
+
+        with torch.no_grad():
+            return (
+                model.run_with_hooks(x, [("blocks.1.attn.hook_z", ablate), ("blocks.2.attn.hook_pattern", roll)]),
+                model(x).logits,
+            )
+
+    def invoked(model):
+        with model.trace() as tracer:
+            with tracer.invoke(x[:1]):
+                first = model.blocks[0].patches.save()
+            with tracer.invoke(x[1:]):
+                model.blocks[1].patches = iv.zero(model.blocks[1].patches)
+                second = model.logits.save()
+        return first, second
+
+    for do in (views, cached, hooked, invoked):
+        same(do)
+
+
+def test_pictures_and_sessions_go_up(double, pictures):
+    away, here = double.model("vit"), VisionModel(str(double.folder("vit")), device="cpu")
+    images = [pictures(label, 0, size=41) for label in range(5)]
+
+    def session(model):
+        with model.session():
+            with model.trace(images):
+                tokens = model.blocks[2].cls
+            with model.trace(images):
+                model.blocks[0].cls = tokens
+                logits = model.logits.save()
+        return logits
+
+    assert torch.equal(session(away), session(here))
+    with away.trace(images):
+        logits = away.logits.save()
+    assert torch.equal(logits, here(images).logits)
+    assert len(double.log()) == 2
+    with here.trace(images, remote=double.url):  # a model that is loaded here can be run there as well
+        there = here.logits.save()
+    assert torch.equal(there, logits)
+    assert len(double.log()) == 1
+
+
+def test_patching_and_attention_work_there(double):
+    away, here = double.model("dinov2"), VisionModel(str(double.folder("dinov2")), device="cpu")
+    clean, corrupted = tiny.pixels(2, seed=4), tiny.pixels(2, seed=5)
+    metric = logit_difference(torch.tensor([0, 1]), torch.tensor([2, 3]))
+    for patch, what in ((patch_resid, "resid_pre"), (patch_attn_head, "z")):
+        found, expected = (patch(model, clean, corrupted, metric, what, layers=[1, 2]) for model in (away, here))
+        assert found.equals(expected)
+    assert torch.equal(cls_attention(away, clean), cls_attention(here, clean))
+
+
+@pytest.mark.parametrize("family", [*tiny.FIVE, "dinov2-registers"])
+@pytest.mark.parametrize("replace", [None, "swap", "mean", "zero", "noise"])
+def test_a_lens_view_is_the_same_there(double, family, replace):
+    away, here = double.model(family), VisionModel(str(double.folder(family)), device="cpu")
+    x, references = tiny.pixels(1)[0], tiny.pixels(2, seed=3)
+    edit = Intervention(replace, layer=1, reference=references, cls_only="dinov2" in family)
+    found, expected = lens(away, x, edit), lens(here, x, edit)
+    assert torch.equal(found.logits, expected.logits)
+    assert torch.equal(found.output, expected.output)
+    assert torch.equal(found.attention, expected.attention)
+    assert (found.tokens, found.groups, found.grid, found.class_names) == (
+        expected.tokens, expected.groups, expected.grid, expected.class_names,
+    )  # fmt: skip
+    (entry,) = double.log()
+    assert entry["names"] == []  # the server never had clsinterp, nor what it leans on
+
+
+def test_the_lens_command_looks_there(double, folder, tmp_path):
+    picture = next(Path(folder).rglob("*.png"))
+    pages = []
+    for where in ([], ["--remote", "--host", double.url]):
+        pages.append(tmp_path / f"{len(where)}.html")
+        code, text = invoke("lens", double.folder("deit"), picture, "--out", pages[-1], *where)
+        assert code == 0, text
+    assert len(double.log()) == 1
+    here, there = (re.sub("[0-9a-f]{8}-[0-9a-f-]{27}", "", page.read_text()) for page in pages)
+    assert here == there
+    code, text = invoke("lens", double.folder("deit"), picture, "--host", double.url)
+    assert code == 2
+    assert "without --remote" in text
+
+
+def test_a_job_can_be_polled_for(double):
+    away, here = double.model("vit"), VisionModel(str(double.folder("vit")), device="cpu")
+    x = tiny.pixels(2)
+    with away.trace(x, blocking=False) as tracer:
+        logits = away.logits.save()  # noqa: F841  (the name is the result's)
+    done = None
+    while done is None:
+        done = tracer.backend()
+    assert torch.equal(done["logits"], here(x).logits)
+    assert away.server.traffic.bytes_up == double.log()[0]["up"]
+
+
+def test_the_server_knows_the_model_by_nnsights_own_key(double):
+    key = double.model("vit").to_model_key()
+    assert key.startswith("nnsight.modeling.transformers.TransformersModel:{")
+    assert double.model("dinov3").to_model_key().endswith('"task": "image-feature-extraction"}')
+
+
+@pytest.mark.parametrize("replace", [iv.mean, iv.noise(3), iv.exchange(torch.ones(8, tiny.WIDTH)), "donors"])
+def test_the_fork_takes_any_replacement_there(double, replace, monkeypatch):
+    monkeypatch.setattr(batching, "TOKENS", 33)  # three images
+    away, here = double.model("deit", per_request=3), VisionModel(str(double.folder("deit")), device="cpu")
+    x, targets = tiny.pixels(8), torch.arange(8) % tiny.CLASSES
+    if replace == "donors":
+        replace = iv.derange(8, seed=1)
+    expected = fork(here, x, targets, replace, readers(here), layers=LAYERS)
+    whole = fork(away, x, targets, replace, readers(away), layers=LAYERS)
+    assert len(double.log()) == 1
+    parts = fork(away, x, targets, replace, readers(away), layers=LAYERS, micro_batch=away.per_request)
+    assert len(double.log()) == 3 + 3  # the tokens of the whole batch first
+    for found in (whole, parts):
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(("n", "many"), [(2, 300), (24, 8)])
+def test_probes_go_up_or_tokens_come_down_whichever_is_less(double, n, many):
+    away, here = double.model("vit"), VisionModel(str(double.folder("vit")), device="cpu")
+    x, labels = tiny.pixels(n), torch.arange(n) % many
+    targets, donors = labels % tiny.CLASSES, iv.derange(n, seed=0)
+    found = fork(away, x, targets, donors, readers(away, many), layers=LAYERS, labels=labels)
+    expected = fork(here, x, targets, donors, readers(here, many), layers=LAYERS, labels=labels)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    (entry,) = double.log()
+    probes = len(LAYERS) * many * tiny.WIDTH * 8  # 384 kB, or 10 kB
+    tokens = n * sum(j + 2 for j in range(len(LAYERS))) * tiny.WIDTH * 4  # 5 kB, or 61 kB
+    code = 120_000
+    if tokens < probes:
+        assert entry["plain"] < code + 4 * x.numel() < probes
+        assert entry["down"] > 0.5 * tokens
+    else:
+        assert entry["plain"] < code + 4 * x.numel() + probes
+        assert entry["down"] < 0.2 * tokens
+
+
+def test_only_cls_tokens_and_readout_come_down_for_the_probes(double):
+    away = double.model("dinov2", per_request=20)
+    x = tiny.pixels(50)
+    tokens, readout = capture(away, x, LAYERS)
+    here = VisionModel(str(double.folder("dinov2")), device="cpu")
+    for found, expected in zip((tokens, readout), capture(here, x, LAYERS), strict=True):
+        assert torch.equal(found, torch.cat([expected]))
+    log = double.log()
+    assert len(log) == 3
+    assert sum(entry["down"] for entry in log) < 1.1 * 4 * (tokens.numel() + readout.numel()) + 3 * 4000
+
+
+def test_the_script_to_copy_runs(double, folder, tmp_path, monkeypatch, capsys):
+    script = Path(__file__).parents[2] / "experiments" / "remote_note.py"
+    options = ["--data", folder, "--host", double.url, "--batch-size", 16, "--limit", 32, "--out", tmp_path / "note"]
+    monkeypatch.setattr(sys, "argv", [str(part) for part in (script, double.folder("vit"), *options)])
+    runpy.run_path(str(script), run_name="__main__")
+    said = capsys.readouterr().out
+    assert "5 requests" in said
+    assert "shuffle" in said
+
+
+# -- bytes ----------------------------------------------------------------------
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 3), st.integers(0, 9), st.sampled_from([torch.float32, torch.float16]))
+def test_packing_is_exact_or_not_done(levels, channels, seed, dtype):
+    draw = np.random.default_rng(seed)
+    values = torch.from_numpy(draw.normal(size=(channels, levels))).to(dtype)
+    pixels = torch.stack([v[torch.from_numpy(draw.integers(levels, size=(2, 20, 20)))] for v in values], dim=1)
+    packed = pack(pixels)
+    most = max(len(pixels[:, c].unique()) for c in range(channels))
+    assert isinstance(packed, PackedPixels) == (most <= 256)
+    unpacked = packed.unpack() if isinstance(packed, PackedPixels) else packed
+    assert unpacked.dtype == dtype
+    assert torch.equal(unpacked, pixels)
+
+
+def test_pixels_of_a_processor_travel_as_bytes(double, pictures):
+    away = double.model("vit")
+    images = [pictures(i % 7, i, size=60) for i in range(16)]
+    pixels = away.pixels(images)
+    assert isinstance(pack(pixels), PackedPixels)
+    assert not isinstance(pack(torch.full((1, 3, 2, 2), float("nan"))), PackedPixels)
+    with away.trace(pixels):
+        away.logits.save()
+    (entry,) = double.log()
+    assert entry["up"] < pixels.numel() + 30_000  # a byte each, and the code
+    before = away.server.traffic.bytes_up
+    assert before == entry["up"]

@@ -1,0 +1,74 @@
+"""The zoo's training scripts, each on a handful of images: they end in a checkpoint, and an interruption changes nothing."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+ZOO = Path(__file__).parents[2] / "experiments" / "zoo"
+RECIPES = {
+    "vit": ["--epochs", 2],
+    "vit masked": ["--recipe", "masked", "--pretrain-epochs", 2, "--epochs", 1],
+    "vit both": ["--recipe", "both", "--epochs", 2],
+    "deit": ["--epochs", 2, "--teacher-epochs", 1],
+    "beit": ["--codebook-patches", 2000, "--pretrain-epochs", 2, "--epochs", 1],
+    "dinov2": ["--epochs", 2],
+    "clip": ["--epochs", 2],
+}
+STAGES = {
+    "vit": ["labels", "settling"],
+    "vit masked": ["pretrain", "labels", "settling"],
+    "vit both": ["labels", "settling"],
+    "deit": ["teacher", "distil"],
+    "beit": ["pretrain", "finetune", "settling"],
+    "dinov2": ["distil"],
+    "clip": ["contrast", "settling"],
+}
+
+
+@pytest.fixture
+def train(monkeypatch):
+    """Run a recipe on 64 images of noise; it trains in this process, on one thread."""
+    monkeypatch.syspath_prepend(str(ZOO))
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (64, 28, 28), generator=draw, dtype=torch.uint8)
+    labels = torch.arange(64) % 10
+
+    def run(recipe: str, out: Path) -> dict:
+        script = __import__(f"train_{recipe.split()[0]}")
+        monkeypatch.setattr(script.common, "load", lambda args: (images, labels, images[:20], labels[:20]))
+        words = ["train", "--out", out, *RECIPES[recipe]]
+        monkeypatch.setattr(sys, "argv", list(map(str, words)))
+        script.main()
+        return json.loads((out.with_name(f"{out.name}.work") / "facts.json").read_text())
+
+    return run
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_ends_in_a_checkpoint_and_an_interruption_changes_nothing(train, tmp_path, monkeypatch, recipe):
+    facts = train(recipe, tmp_path / "whole")
+    log = [json.loads(line) for line in (tmp_path / "whole.work" / "log.jsonl").read_text().splitlines()]
+    assert list(dict.fromkeys(line["stage"] for line in log)) == STAGES[recipe]
+    assert 0 <= facts["test_accuracy"] <= 1
+
+    save, saves = torch.save, []
+
+    def save_once(*args, **options):
+        saves.append(args)
+        if len(saves) == 2:
+            raise KeyboardInterrupt
+        save(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", save_once)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tmp_path / "resumed")
+    again = train(recipe, tmp_path / "resumed")
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "resumed"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert again["test_accuracy"] == facts["test_accuracy"]
