@@ -23,8 +23,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Static images and the explorer's tests need a browser, which is installed where there is none.
 # One thread per test process: the models are tiny, and threads that wait for each other only cost.
 test: lint
+	$(BIN)/python tests/browser.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
 # Every study on the zoo, then the figures and tables of experiments/README.md.

@@ -1,6 +1,10 @@
 import os
 
+import browser
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if path := browser.find():
+    os.environ.setdefault("BROWSER_PATH", path)  # kaleido asks there
 
 import numpy as np
 import pytest

@@ -2,13 +2,13 @@
 
 import os
 import re
-import shutil
 import threading
 
 import numpy as np
 import pytest
 import torch
 import transformers as hf
+from browser import find
 from explore_session import encoded
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
@@ -18,7 +18,6 @@ from clsinterp.explore.server import build, listen
 from clsinterp.explore.session import Session
 from clsinterp.vision_model import VisionModel
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGS = ["--disable-gpu", "--disable-background-networking"]
 LAYERS, CLASSES = 12, 10
 NASTY = "<img src=x onerror=document.title=1>"
@@ -81,8 +80,8 @@ def address(serve, session):
 
 @pytest.fixture(scope="module")
 def browser():
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    assert path, f"these tests need one of {', '.join(BROWSERS)}; on Debian: apt-get install chromium"
+    path = find()
+    assert path, "these tests need Chrome or Chromium: python tests/browser.py finds or installs one"
     root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=path, args=[*ARGS, *root])
