@@ -71,7 +71,7 @@ def measure(repeats: int, provisional: bool) -> Measured:
     passes = {shape.name: fork_rate(shape, repeats) for shape in SHAPES}
     d, n = 768, 2000
     stats, x, labels, index = (
-        RidgeStats(1, d, CLASSES),
+        RidgeStats.zeros(1, d, CLASSES),
         torch.randn(1, n, d),
         torch.arange(n) % CLASSES,
         torch.arange(n),

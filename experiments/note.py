@@ -20,6 +20,7 @@ host's.
 import pyarrow as pa
 import torch
 
+from clsinterp.figures.facts import Facts
 from clsinterp.figures.note import study_figures
 from clsinterp.interventions import collision_rate, donors
 from clsinterp.probing.streams import fit_ridge
@@ -51,10 +52,11 @@ def main(setup: Setup, args) -> Findings:
     images = pa.table({name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]})
 
     # Every curve follows from the rank of the true label.
-    facts = {
-        **setup.facts(), "seed": setup.seed, "mode": args.mode, "n_classes": setup.head.n_classes,
-        "n_labels": setup.n_classes, "n_layers": model.n_layers, "final_norm": True if model.lens_norm else None,
-    }  # fmt: skip
+    facts = Facts(
+        model=setup.name, family=model.family.name, n_layers=model.n_layers, n_classes=setup.head.n_classes,
+        n_labels=setup.n_classes, seed=setup.seed, mode=args.mode, final_norm=True if model.lens_norm else None,
+        data=args.data, head=setup.match.how,
+    )  # fmt: skip
     curves = curves_table(images, facts)
     points = [r for r in curves.to_pylist() if r["metric"] == "accuracy" and r["probed_layer"] is None]
     value = {(r["curve"], r["layer"]): r["value"] for r in points}

@@ -52,8 +52,8 @@ def main() -> None:
         batch_size=args.batch_size,
     )
     folder = run(request, args.out, resources=Resources(server=server), resume=args.resume)
-    facts, curves = read_run(folder)
-    went = facts["remote"]
+    report, curves = read_run(folder)
+    went = report.manifest.remote
     say(f"{went['requests']} requests, {went['bytes_up'] / 1e6:.2f} MB up, {went['bytes_down'] / 1e6:.2f} MB down")
     for row in curves.to_pylist():
         if row["curve"] in ("probe", "shuffle") and row["metric"] == "accuracy":

@@ -32,7 +32,7 @@ def probe_rows(quick: bool) -> list[Row]:
     predicted: dict[str, list[torch.Tensor]] = {}
 
     def ours() -> None:
-        stats = RidgeStats(N_LAYERS, d, n_classes)
+        stats = RidgeStats.zeros(N_LAYERS, d, n_classes)
         for start in range(0, n, 128):
             part = slice(start, start + 128)
             stats.update(x[:, part], labels[:n][part], torch.arange(n)[part])

@@ -35,7 +35,7 @@ class Setting:
     def of(cls, family: str, size: Size) -> "Setting":
         """A random one."""
         model, n = random_model(family, size), size.images
-        stats = RidgeStats(N_LAYERS, size.width, N_CLASSES)
+        stats = RidgeStats.zeros(N_LAYERS, size.width, N_CLASSES)
         examples = torch.arange(2 * N_CLASSES)
         stats.update(torch.randn(N_LAYERS, len(examples), size.width), examples % N_CLASSES, examples)
         readers = Readers(Head.of(model.family, model.heads), probes=solve(stats), probed=LAYERS)

@@ -198,7 +198,7 @@ def _fork(model: VisionModel, pixels: Tensor) -> Iterator[Finding]:
         head = Head(
             maps, tuple(torch.zeros(n_classes, dtype=torch.float64) for _ in maps), model.family.readouts, own=False
         )
-    stats = RidgeStats(len(layers), d, n_classes)
+    stats = RidgeStats.zeros(len(layers), d, n_classes)
     n = 4 * n_classes
     stats.update(torch.randn(len(layers), n, d, generator=draw), torch.arange(n) % n_classes, torch.arange(n))
     device = next(model._module.parameters()).device

@@ -10,7 +10,8 @@ from torch import Tensor
 from clsinterp.models.layers import EMBEDDINGS
 from clsinterp.models.tokens import Where
 from clsinterp.probing.metrics import ranks
-from clsinterp.sweeps.readers import Readers, column
+from clsinterp.sweeps.columns import column
+from clsinterp.sweeps.readers import Readers
 from clsinterp.vision_model import VisionModel
 
 
@@ -93,11 +94,11 @@ def sweep(
     for layer in [None, *layers]:
         states, features, logits = plain_forward(model, pixels, layer, where, lambda tokens: tokens[donors])
         logits = logits if readers.head.own else readers.head(features)
-        out["rank_intact" if layer is None else column("shuffle", layer)] = ranks(logits, targets)
+        out[column("intact") if layer is None else column("shuffle", layer)] = ranks(logits, targets)
         if layer is not None:
             out[column("donor", layer)] = ranks(logits, targets[donors])
         if family.other_readouts:
-            name = "rank_intact_cls_only" if layer is None else column("shuffle_cls_only", layer)
+            name = column("intact_cls_only") if layer is None else column("shuffle_cls_only", layer)
             out[name] = ranks(cls_only(features), targets)
         for probed in layers:
             if readers.probes is None or probed not in readers.probed or (layer is not None and layer > probed):

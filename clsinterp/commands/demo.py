@@ -39,24 +39,22 @@ def demo(
             folder = run(request, out / default_out(request.model).name, overwrite=True, progress=progress)
         found.append(read_run(folder))
     page = out / "figure.html"
-    save_figure(study_figures(found), page)
+    save_figure(study_figures([(report.facts, curves) for report, curves in found]), page)
     out_console.print(_table(found))
-    for facts, _ in found:
-        out_console.print(summary(facts), soft_wrap=True, highlight=False)
+    for report, _ in found:
+        out_console.print(summary(report), soft_wrap=True, highlight=False)
     out_console.print(f"figure: {page}", soft_wrap=True, highlight=False)
 
 
-def _table(found: list[tuple[dict[str, Any], Any]]) -> Any:
+def _table(found: list[Any]) -> Any:
     """A row per model: accuracy intact, of the best probe, after swaps at the first and last layer; the onsets."""
     from rich.table import Table
-
-    from clsinterp.runs.onset import Onset
 
     table = Table(title="Accuracy: intact, read from CLS by a probe, after a CLS swap; layers of the onsets")
     table.add_column("model", no_wrap=True)
     for name in ("intact", "best probe", "swap first", "swap last", "decodable", "used"):
         table.add_column(name, justify="right", no_wrap=" " not in name)
-    for facts, curves in found:
+    for report, curves in found:
         rows = curves.to_pylist()
         value = {
             (r["curve"], r["layer"]): r["value"]
@@ -64,7 +62,7 @@ def _table(found: list[tuple[dict[str, Any], Any]]) -> Any:
             if r["metric"] == "accuracy" and r["probed_layer"] is None
         }
         best = max(v for (curve, _), v in value.items() if curve == "probe")
-        cells = [value["intact", None], best, value["shuffle", 0], value["shuffle", facts["n_layers"] - 1]]
-        ends = [str(Onset.from_json(facts["onsets"][key])) for key in ("decodable_from", "used_from")]
-        table.add_row(facts["model"], *(f"{cell:.3f}" for cell in cells), *ends)
+        cells = [value["intact", None], best, value["shuffle", 0], value["shuffle", report.facts.n_layers - 1]]
+        ends = [str(report.onsets[key]) for key in ("decodable_from", "used_from")]
+        table.add_row(report.facts.model, *(f"{cell:.3f}" for cell in cells), *ends)
     return table

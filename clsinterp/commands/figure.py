@@ -21,5 +21,6 @@ def figure(
     from clsinterp.figures.note import study_figures
     from clsinterp.runs.results import read_run
 
-    save_figure(study_figures([read_run(run) for run in runs], published=published), out)
+    found = [read_run(run) for run in runs]
+    save_figure(study_figures([(report.facts, curves) for report, curves in found], published=published), out)
     out_console.print(f"figure: {out}", soft_wrap=True, highlight=False)

@@ -176,26 +176,24 @@ def show(folder: Path) -> None:
             highlight=False,
         )
         return
-    facts, curves = read_run(folder)
-    out_console.print(run_table(facts, curves))
-    out_console.print(summary(facts), soft_wrap=True, highlight=False)
+    report, curves = read_run(folder)
+    out_console.print(run_table(report, curves))
+    out_console.print(summary(report), soft_wrap=True, highlight=False)
     out_console.print(f"figure: {folder / 'figure.html'}", soft_wrap=True, highlight=False)
 
 
-def summary(facts: dict[str, Any]) -> str:
+def summary(report: Any) -> str:
     """Where the label is decodable from and used from, in a sentence."""
-    from clsinterp.runs.onset import Onset
-
-    decodable, used = (Onset.from_json(facts["onsets"][key]) for key in ("decodable_from", "used_from"))
+    decodable, used = (report.onsets[key] for key in ("decodable_from", "used_from"))
     whole = "no swap costs half of it" if used.layer is None else f"used from layer {used}"
-    return f"{facts['model']}: the label is decodable from layer {decodable}; {whole}."
+    return f"{report.facts.model}: the label is decodable from layer {decodable}; {whole}."
 
 
-def run_table(facts: dict[str, Any], curves: Any) -> Any:
+def run_table(report: Any, curves: Any) -> Any:
     """The table of a run: one row per layer, one column per curve."""
     from rich.table import Table
 
-    rows = curves.to_pylist()
+    facts, rows = report.facts, curves.to_pylist()
     accuracy = {(r["curve"], r["layer"]): r for r in rows if r["metric"] == "accuracy" and r["probed_layer"] is None}
     ident = {r["layer"]: r["value"] for r in rows if r["curve"] == "lens" and r["metric"] == "identifiability"}
     shown = [c for c in ("probe", "shuffle", "shuffle_cls_only", "donor", "lens") if any(k[0] == c for k in accuracy)]
@@ -206,16 +204,16 @@ def run_table(facts: dict[str, Any], curves: Any) -> Any:
         if (c, None) in accuracy
     ]
     table = Table(
-        title=f"{facts['model']} ({facts['family']}) on {facts['data']}: accuracy on {n} test images",
-        caption=f"{', '.join(intact)}, chance {1 / facts['n_classes']:.3f}; head: {facts['head']}; mode: {facts['mode']}; "
-        f"donor of the same label: {facts['collision_rate']:.3f}",
+        title=f"{facts.model} ({facts.family}) on {facts.data}: accuracy on {n} test images",
+        caption=f"{', '.join(intact)}, chance {1 / facts.n_classes:.3f}; head: {facts.head}; mode: {facts.mode}; "
+        f"donor of the same label: {report.collision_rate:.3f}",
         min_width=60,
     )
     table.add_column("layer", justify="right")
     for curve in shown:
         table.add_column(curve.replace("_", " "), justify="right")
     table.add_column("identifiability", justify="right")
-    for layer in facts["layers"]:
+    for layer in report.manifest.layers:
         cells = [f"{accuracy[c, layer]['value']:.3f}" if (c, layer) in accuracy else "" for c in shown]
         table.add_row(str(layer), *cells, f"{ident[layer]:.3f}" if layer in ident else "")
     return table

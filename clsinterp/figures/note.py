@@ -11,6 +11,7 @@ import pyarrow as pa
 from plotly.subplots import make_subplots
 
 from clsinterp.errors import RequestError
+from clsinterp.figures.facts import Facts
 from clsinterp.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, finish
 
 # curve -> (name in the legend, colour, symbol). Symbols and dashes tell the curves apart in grey.
@@ -65,15 +66,13 @@ def _level(
     )  # fmt: skip
 
 
-def _panel(
-    fig: go.Figure, curves: pa.Table, facts: dict[str, Any], where: dict[str, Any], published: dict | None
-) -> None:
+def _panel(fig: go.Figure, curves: pa.Table, facts: Facts, where: dict[str, Any], published: dict | None) -> None:
     """One model of the note's figure."""
     layers = sorted({r["layer"] for r in _select(curves, "shuffle")})
     for curve, (name, colour) in FLAT.items():
         for row in _select(curves, curve):
             _level(fig, row["value"], layers, name, colour, "dash", where)
-    _level(fig, 1 / facts["n_classes"], layers, "chance", GREY, "dot", where)
+    _level(fig, 1 / facts.n_classes, layers, "chance", GREY, "dot", where)
     for curve in ("probe", "shuffle", "shuffle_cls_only"):
         _line(fig, _select(curves, curve), *STYLE[curve], where)
     for curve, values in (published or {}).items():
@@ -86,16 +85,15 @@ def _panel(
             )  # fmt: skip
 
 
-def _panel_title(facts: dict[str, Any]) -> str:
-    note = facts.get("note")
-    return f"{facts['model']}<br><sup>{note}</sup>" if note else facts["model"]
+def _panel_title(facts: Facts) -> str:
+    return f"{facts.model}<br><sup>{facts.note}</sup>" if facts.note else facts.model
 
 
-def note_figure(runs: Sequence[tuple[dict[str, Any], pa.Table]], published: bool = False) -> go.Figure:
+def note_figure(runs: Sequence[tuple[Facts, pa.Table]], published: bool = False) -> go.Figure:
     """The note's figure: per model, where the label can be read (probe) and where the output depends on it (shuffle).
 
     Args:
-        runs: (facts, curves) of each run, as `clsinterp.runs.results.read_run` gives them; one panel each, shared y axis.
+        runs: (facts, curves) of each run; one panel each, shared y axis.
         published: overlay the published curves as open circles where the model is one of the five checkpoints.
 
     Raises:
@@ -103,9 +101,9 @@ def note_figure(runs: Sequence[tuple[dict[str, Any], pa.Table]], published: bool
     """
     if not runs:
         raise RequestError("no runs were given; name at least one run folder.")
-    overlays = [_published(facts["model"]) if published else None for facts, _ in runs]
+    overlays = [_published(facts.model) if published else None for facts, _ in runs]
     if published and not any(overlays):
-        given, known = ", ".join(f["model"] for f, _ in runs), ", ".join(published_curves()["checkpoints"].values())
+        given, known = ", ".join(f.model for f, _ in runs), ", ".join(published_curves()["checkpoints"].values())
         raise RequestError(f"--published was given, but none of {given} is one of the published models: {known}.")
     columns = min(3, len(runs))
     n_rows = math.ceil(len(runs) / columns)
@@ -122,7 +120,7 @@ def note_figure(runs: Sequence[tuple[dict[str, Any], pa.Table]], published: bool
         _panel(fig, curves, facts, where, overlays[i])
         fig.update_xaxes(
             title_text="layer (block whose output is read or swapped)" if columns == 1 else "layer",
-            dtick=1 if facts["n_layers"] <= 16 else None,
+            dtick=1 if facts.n_layers <= 16 else None,
             **where,
         )
     fig.update_yaxes(range=[-0.02, 1.02], matches="y")
@@ -130,12 +128,12 @@ def note_figure(runs: Sequence[tuple[dict[str, Any], pa.Table]], published: bool
         fig.update_yaxes(title_text="accuracy", row=row, col=1)
     counts = sorted({r["n"] for _, curves in runs for r in curves.slice(0, 1).to_pylist()})
     note = f"n = {', '.join(map(str, counts))} test images; bands: 95% intervals"
-    top = 130 if any(facts.get("note") for facts, _ in runs[:columns]) else 100  # notes are second lines
+    top = 130 if any(facts.note for facts, _ in runs[:columns]) else 100  # notes are second lines
     title = f"Availability against use of the CLS token<br><sup>{note}</sup>"
     return finish(fig, title, 130 + top + 330 * n_rows, top)
 
 
-def lens_figure(curves: pa.Table, facts: dict[str, Any]) -> go.Figure:
+def lens_figure(curves: pa.Table, facts: Facts) -> go.Figure:
     """Probe accuracy, lens accuracy and, on the right axis, lens identifiability by layer."""
     fig = make_subplots(specs=[[{"secondary_y": True}]])
     _line(fig, _select(curves, "probe"), *STYLE["probe"], {"secondary_y": False})
@@ -149,16 +147,16 @@ def lens_figure(curves: pa.Table, facts: dict[str, Any]) -> go.Figure:
         {"secondary_y": True},
         dash="dash",
     )
-    fig.update_xaxes(title_text="layer", dtick=1 if facts["n_layers"] <= 16 else None)
+    fig.update_xaxes(title_text="layer", dtick=1 if facts.n_layers <= 16 else None)
     fig.update_yaxes(title_text="accuracy", range=[-0.02, 1.02], secondary_y=False)
     fig.update_yaxes(title_text="identifiability (1 - rank / C)", range=[-0.02, 1.02], showgrid=False, secondary_y=True)
     norm = {True: "with the final norm", False: "without the final norm", None: "no final norm in this family"}[
-        facts["final_norm"]
+        facts.final_norm
     ]
-    return finish(fig, f"Logit lens on the CLS token: {facts['model']}<br><sup>{norm}</sup>", 560)
+    return finish(fig, f"Logit lens on the CLS token: {facts.model}<br><sup>{norm}</sup>", 560)
 
 
-def restoration_figure(curves: pa.Table, facts: dict[str, Any]) -> go.Figure:
+def restoration_figure(curves: pa.Table, facts: Facts) -> go.Figure:
     """Heatmap: accuracy of the probe at layer j (right) after CLS tokens were swapped at layer l (down)."""
     rows = _select(curves, "restoration")
     swapped = sorted({r["layer"] for r in rows})
@@ -174,22 +172,22 @@ def restoration_figure(curves: pa.Table, facts: dict[str, Any]) -> go.Figure:
     )  # fmt: skip
     fig.update_xaxes(title_text="probed layer", dtick=1, showgrid=False, zeroline=False)
     fig.update_yaxes(title_text="layer of the swap", dtick=1, autorange="reversed", showgrid=False, zeroline=False)
-    return finish(fig, f"Restoration: is the label back in the CLS token after a swap? {facts['model']}", 620)
+    return finish(fig, f"Restoration: is the label back in the CLS token after a swap? {facts.model}", 620)
 
 
-def donor_figure(curves: pa.Table, facts: dict[str, Any]) -> go.Figure:
+def donor_figure(curves: pa.Table, facts: Facts) -> go.Figure:
     """After a swap at layer l: how often the output names the image's own label, how often the donor's."""
     fig = go.Figure()
     _line(fig, _select(curves, "shuffle"), "output names the image's label", ORANGE, "square", {})
     _line(fig, _select(curves, "donor"), *STYLE["donor"], {})
     layers = sorted({r["layer"] for r in _select(curves, "shuffle")})
-    _level(fig, 1 / facts["n_classes"], layers, "chance", GREY, "dot", {})
-    fig.update_xaxes(title_text="layer of the swap", dtick=1 if facts["n_layers"] <= 16 else None)
+    _level(fig, 1 / facts.n_classes, layers, "chance", GREY, "dot", {})
+    fig.update_xaxes(title_text="layer of the swap", dtick=1 if facts.n_layers <= 16 else None)
     fig.update_yaxes(title_text="share of images", range=[-0.02, 1.02])
-    return finish(fig, f"Whom the output follows after a CLS swap: {facts['model']}", 560)
+    return finish(fig, f"Whom the output follows after a CLS swap: {facts.model}", 560)
 
 
-def study_figures(runs: Sequence[tuple[dict[str, Any], pa.Table]], published: bool = False) -> list[go.Figure]:
+def study_figures(runs: Sequence[tuple[Facts, pa.Table]], published: bool = False) -> list[go.Figure]:
     """All figures of one or several runs: the note's panels, then lens, donor and restoration of each run."""
     figures = [note_figure(runs, published)]
     for facts, curves in runs:

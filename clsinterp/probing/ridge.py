@@ -22,26 +22,40 @@ ALPHAS: tuple[float, ...] = tuple(10.0**e for e in range(-4, 9))
 FOLDS = 5
 
 
+@dataclass(frozen=True, eq=False)  # tensors do not compare to one truth value
 class RidgeStats:
-    """Sufficient statistics of `n_probes` ridge regressions on the same labels, kept apart by fold.
+    """Sufficient statistics of ridge regressions on the same labels, kept apart by fold.
 
-    Example i of the stream belongs to fold ``i % n_folds``. Everything is float64.
+    Example i of the stream belongs to fold ``i % n_folds``. Everything is float64. `zeros` begins a stream.
 
-    Args:
-        n_probes: how many regressions (layers).
-        d: features of each.
-        n_classes: number of classes; targets are +1 for the label, -1 elsewhere.
-        n_folds: folds of the cross-validation.
-        device: where the sums live.
+    Attributes:
+        gram: X'X per fold and regression (layer).
+        class_sums: the sum of the features of each class; targets are +1 for the label, -1 elsewhere.
+        counts: examples of each class.
     """
 
-    def __init__(self, n_probes: int, d: int, n_classes: int, n_folds: int = FOLDS, device: str | torch.device = "cpu"):
+    gram: Float[Tensor, "n_folds n_probes d d"]
+    class_sums: Float[Tensor, "n_folds n_probes n_classes d"]
+    counts: Float[Tensor, "n_folds n_classes"]
+
+    @classmethod
+    def zeros(
+        cls, n_probes: int, d: int, n_classes: int, n_folds: int = FOLDS, device: str | torch.device = "cpu"
+    ) -> RidgeStats:
+        """Those of no example yet.
+
+        Args:
+            n_probes: how many regressions (layers).
+            d: features of each.
+            n_classes: number of classes.
+            n_folds: folds of the cross-validation.
+            device: where the sums live.
+        """
+
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(n_folds, *shape, dtype=torch.float64, device=device)
 
-        self.gram = zeros(n_probes, d, d)
-        self.class_sums = zeros(n_probes, n_classes, d)
-        self.counts = zeros(n_classes)
+        return cls(zeros(n_probes, d, d), zeros(n_probes, n_classes, d), zeros(n_classes))
 
     @property
     def n_folds(self) -> int:
@@ -66,19 +80,12 @@ class RidgeStats:
             self.counts[k].index_add_(0, of, torch.ones_like(of, dtype=torch.float64))
 
     def state(self) -> dict[str, Tensor]:
-        """The sums as tensors, for saving."""
+        """The sums by name, for saving; ``RidgeStats(**state)`` goes on from them."""
         return {"gram": self.gram.cpu(), "class_sums": self.class_sums.cpu(), "counts": self.counts.cpu()}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Continue from a saved `state`."""
-        for name, value in state.items():
-            getattr(self, name).copy_(value)
 
     def part(self, d: slice) -> RidgeStats:
         """The statistics of a slice of the features, such as the CLS half of a read-out."""
-        new = RidgeStats.__new__(RidgeStats)
-        new.gram, new.class_sums, new.counts = self.gram[:, :, d, d], self.class_sums[..., d], self.counts
-        return new
+        return RidgeStats(self.gram[:, :, d, d], self.class_sums[..., d], self.counts)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def fit_ridge(features: Features, n_classes: int, n_folds: int = FOLDS) -> Ridge
     """
     stats, seen = None, 0
     for x, labels in features:
-        stats = stats or RidgeStats(x.shape[0], x.shape[2], n_classes, n_folds)
+        stats = stats or RidgeStats.zeros(x.shape[0], x.shape[2], n_classes, n_folds)
         stats.update(x.cpu(), labels.cpu(), torch.arange(seen, seen + len(labels)))
         seen += len(labels)
     if stats is None:

@@ -1,7 +1,7 @@
 """From the parts in a run folder to its tables and figure. Needs neither the model nor the data."""
 
 import time
-from typing import Any
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +13,9 @@ from clsinterp.figures.files import to_html
 from clsinterp.figures.note import study_figures
 from clsinterp.runs import records
 from clsinterp.runs.folder import TABLES, RunFolder
+from clsinterp.runs.job import Job
 from clsinterp.runs.onset import onsets
+from clsinterp.runs.report import Report
 from clsinterp.runs.results import curves_table
 from clsinterp.runs.solve import POLL, alphas, solve_all
 from clsinterp.runs.units import Layout, Shard, Unit
@@ -31,7 +33,7 @@ def merge(folder: RunFolder) -> None:
         if folder.is_done():
             return
         raise RequestError(f"{folder.path} is not a run folder; the --out of a run is expected.")
-    layout = Layout.of_json(job["layout"])
+    layout = job.layout
     for stage in ("train", "test"):
         missing = folder.missing(layout, layout.units(stage))
         if missing and not (stage == "train" and not folder.missing(layout, layout.units("solve"))):
@@ -40,11 +42,11 @@ def merge(folder: RunFolder) -> None:
                 "Run the shards that compute them, or clsinterp run with the same arguments and --resume."
             )
         if stage == "train":
-            solve_all(folder, layout, job["manifest"])
+            solve_all(folder, layout, job.manifest)
     assemble(folder, job)
 
 
-def assemble(folder: RunFolder, job: dict[str, Any]) -> None:
+def assemble(folder: RunFolder, job: Job) -> None:
     """Write the tables and the figure, then ``run.json``; returns when the run is complete, whoever completed it."""
     while not folder.is_done():
         with folder.alone(TABLES) as free:
@@ -55,9 +57,9 @@ def assemble(folder: RunFolder, job: dict[str, Any]) -> None:
             time.sleep(POLL)
 
 
-def _write_results(folder: RunFolder, job: dict[str, Any]) -> None:
+def _write_results(folder: RunFolder, job: Job) -> None:
     start = time.monotonic()
-    layout, facts = Layout.of_json(job["layout"]), job["facts"]
+    layout, facts = job.layout, job.facts
     parts = [folder.work / layout.files(unit)[0] for unit in layout.units("test")]
     images = pa.concat_tables([pq.read_table(p) for p in parts]).combine_chunks()
     curves = curves_table(images, facts)
@@ -65,22 +67,24 @@ def _write_results(folder: RunFolder, job: dict[str, Any]) -> None:
     folder.write_table(folder.path / "curves.parquet", curves)
     page = to_html(study_figures([(facts, curves)]))
     folder.write(folder.path / "figure.html", lambda p: p.write_text(page))
-    sums = {name: onset.as_json() for name, onset in onsets(images, facts["n_classes"]).items()}
-    manifest = {**facts, "onsets": sums, "identity": job["identity"], **job["manifest"]}
-    manifest |= {**_counted(images), **records.summary(folder)}
-    if traffic := manifest.pop("traffic"):
-        manifest["remote"] |= traffic
-    manifest["alpha"] = dict(zip(map(str, manifest["layers"]), alphas(folder), strict=True))
-    manifest["seconds"]["tables and figure"] = round(time.monotonic() - start, 3)
-    folder.write_json(folder.path / "run.json", manifest)
-
-
-def _counted(images: pa.Table) -> dict[str, float]:
     label, donor = (torch.from_numpy(images[c].to_numpy().copy()).long() for c in ("label", "donor"))
-    return {
-        "collision_rate": interventions.collision_rate(label, donor),
-        "own_cls_rate": float((donor == torch.arange(len(donor))).double().mean()),
-    }
+    found = onsets(images, facts.n_classes)
+    worked = records.summary(folder)
+    manifest = replace(job.manifest, device=worked.device)
+    if worked.traffic:
+        manifest = replace(manifest, remote={**(manifest.remote or {}), **worked.traffic})
+    report = Report(
+        facts,
+        found,
+        job.identity,
+        manifest,
+        collision_rate=interventions.collision_rate(label, donor),
+        own_cls_rate=float((donor == torch.arange(len(donor))).double().mean()),
+        computed_on=worked.computed_on,
+        seconds={**worked.seconds, "tables and figure": round(time.monotonic() - start, 3)},
+        alpha=dict(zip(manifest.layers, alphas(folder), strict=True)),
+    )
+    folder.write_json(folder.path / "run.json", report.to_json())
 
 
 def named(layout: Layout, missing: list[Unit], of: int | None = None) -> str:

@@ -18,9 +18,12 @@ from typing import Any
 from clsinterp.probing.ridge import FOLDS
 from clsinterp.runs.units import Layout, Shard
 from clsinterp.sweeps.batching import LIVE_PER_BLOCK, SHARE_OF_FREE
+from clsinterp.sweeps.columns import columns
 
 TRAIN, TEST, CLASSES, BATCH = 1_281_167, 50_000, 1000, 128  # ImageNet-1k
 FLOAT32, FLOAT64 = 4, 8
+ONE_READOUT = ("intact", "shuffle", "donor", "lens", "probe", "restoration")
+ALL = (*ONE_READOUT, "intact_cls_only", "shuffle_cls_only")
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,7 @@ class Shape:
     @property
     def rank_columns(self) -> int:
         """Columns of ``images.parquet``: output, donor, lens and probe per layer, CLS-only output, restoration."""
-        n = self.n_layers
-        return 1 + 4 * n + n * (n + 1) // 2 + (n + 1 if self.n_readouts > 1 else 0)
+        return len(columns(range(self.n_layers), ALL if self.n_readouts > 1 else ONE_READOUT))
 
     def statistics_bytes(self, n_classes: int, folds: int = FOLDS) -> int:
         """Bytes of the ridge statistics of all layers, which are those of a train unit's file."""

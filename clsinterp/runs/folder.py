@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clsinterp.errors import RequestError, RunError
+from clsinterp.runs.job import NOT_ITS_JSON, Job
 from clsinterp.runs.locks import Locks
 from clsinterp.runs.units import Layout, Unit
 
@@ -41,7 +42,7 @@ class RunFolder:
         """Make the folder, or decide what an existing one means; True if the run in it is complete.
 
         Args:
-            job: what the run is; its ``identity`` must be that of a run already begun here.
+            job: what the run is, as JSON; its ``identity`` must be that of a run already begun here.
             resume: join the run in the folder.
             overwrite: replace it.
 
@@ -108,22 +109,36 @@ class RunFolder:
         """Whether the run in the folder is complete."""
         return (self.path / "run.json").is_file() and not (self.work / "request.json").exists()
 
-    def job(self) -> dict[str, Any] | None:
-        """What the unfinished run here is, or None if none was begun."""
+    def job(self) -> Job | None:
+        """What the unfinished run here is, or None if none was begun.
+
+        Raises:
+            RequestError: something else was begun.
+        """
+        try:
+            begun = self._begun()
+            return None if begun is None else Job.of_json(begun)
+        except NOT_ITS_JSON as error:
+            raise self._unknown() from error
+
+    def _begun(self) -> dict[str, Any] | None:
         try:
             return json.loads((self.work / "request.json").read_text())
         except (FileNotFoundError, NotADirectoryError):
             return None  # `begin` says what is wrong with the place
 
+    def _unknown(self) -> RequestError:
+        return RequestError(f"{self.path} holds no run that could be resumed; choose another --out.")
+
     def _must_match(self, identity: dict[str, Any]) -> None:
         manifest = self.path / "run.json"
         try:
-            before = self.job() or (json.loads(manifest.read_text()) if manifest.exists() else None)
+            before = self._begun() or (json.loads(manifest.read_text()) if manifest.exists() else None)
             if before is None and self.work.is_dir():
                 return  # killed before anything was begun
             asked = before["identity"]  # type: ignore[index]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RequestError(f"{self.path} holds no run that could be resumed; choose another --out.") from error
+        except (OSError, *NOT_ITS_JSON) as error:
+            raise self._unknown() from error
         now = json.loads(json.dumps(identity))
         if other := [k for k in sorted({*asked, *now}) if asked.get(k) != now.get(k)]:
             what = "; ".join(f"{k}: {asked.get(k)!r} then, {now.get(k)!r} now" for k in other)

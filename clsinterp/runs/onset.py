@@ -1,11 +1,12 @@
 """Two layers that sum a run up: where the label can be decoded from, and where the output uses it from."""
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+from clsinterp.sweeps.columns import column, parse
 
 DRAWS = 1000
 
@@ -27,13 +28,13 @@ class Onset:
         layer, low, high = ("never" if x is None else str(x) for x in (self.layer, *self.ci))
         return layer if low == layer == high else f"{layer} [{low}, {high}]"
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """For ``run.json``."""
         return {"layer": self.layer, "ci": list(self.ci)}
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Onset":
-        """The twin of `as_json`."""
+    def of_json(cls, value: dict[str, Any]) -> "Onset":
+        """The twin of `to_json`."""
         return cls(value["layer"], (value["ci"][0], value["ci"][1]))
 
 
@@ -49,7 +50,7 @@ def onsets(images: pa.Table, n_classes: int, seed: int = 0) -> dict[str, Onset]:
         n_classes: classes of the output, for chance.
         seed: of the 1000 bootstrap resamples of the images.
     """
-    intact = (images["rank_intact"].to_numpy() == 0).astype(np.float64)[:, None]
+    intact = (images[column("intact")].to_numpy() == 0).astype(np.float64)[:, None]
     layers, probe = _hits(images, "probe")
     _, shuffle = _hits(images, "shuffle")
 
@@ -73,9 +74,10 @@ def onsets(images: pa.Table, n_classes: int, seed: int = 0) -> dict[str, Onset]:
 
 def _hits(images: pa.Table, curve: str) -> tuple[list[int], np.ndarray]:
     """Layers of `curve` and whether each image is right there, (image, layer)."""
-    columns = {int(m[1]): m[0] for name in images.column_names if (m := re.fullmatch(rf"rank_{curve}_(\d+)", name))}
-    layers = sorted(columns)
-    return layers, np.stack([images[columns[i]].to_numpy() == 0 for i in layers], axis=1).astype(np.float64)
+    read = [found for name in images.column_names if (found := parse(name))]
+    layers = sorted(c.layers[0] for c in read if (c.kind, c.curve) == ("rank", curve) and c.layers[0] >= 0)
+    hits = [images[column(curve, layer)].to_numpy() == 0 for layer in layers]
+    return layers, np.stack(hits, axis=1).astype(np.float64)
 
 
 def _resample(n: int, generator: np.random.Generator) -> np.ndarray:

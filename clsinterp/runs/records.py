@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -78,11 +78,25 @@ def read(folder: RunFolder) -> list[dict[str, Any]]:
     return [json.loads(p.read_text()) for p in sorted((folder.work / "workers").glob("*.json"))]
 
 
-def summary(folder: RunFolder) -> dict[str, Any]:
-    """For ``run.json``: the device, seconds per stage summed over processes, and what kinds of process there were.
+@dataclass(frozen=True)
+class Summary:
+    """What all processes of a run were and did.
 
-    ``traffic`` is what all of them exchanged with a server, attempts that were broken off included.
+    Attributes:
+        device: of the first.
+        computed_on: what kinds of process there were, and how many of each.
+        seconds: per stage, summed over processes.
+        traffic: what all of them exchanged with a server, attempts that were broken off included.
     """
+
+    device: str
+    computed_on: list[dict[str, Any]]
+    seconds: dict[str, float]
+    traffic: dict[str, int]
+
+
+def summary(folder: RunFolder) -> Summary:
+    """For ``run.json``."""
     records = read(folder)
     seconds: dict[str, float] = defaultdict(float)
     kinds: dict[tuple, int] = defaultdict(int)
@@ -95,9 +109,4 @@ def summary(folder: RunFolder) -> dict[str, Any]:
     for record in records:
         for name, value in record.get("traffic", {}).items():
             traffic[name] += value
-    return {
-        "traffic": dict(traffic),
-        "device": records[0]["device"],
-        "computed_on": computed_on,
-        "seconds": dict(seconds),
-    }
+    return Summary(records[0]["device"], computed_on, dict(seconds), dict(traffic))

@@ -1,16 +1,19 @@
 """The tidy table made from the per-image ranks, and reading a finished run."""
 
 import json
-import re
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
 from clsinterp.errors import RequestError
+from clsinterp.figures.facts import Facts
 from clsinterp.probing.metrics import identifiability, mean_interval, wilson
+from clsinterp.runs.job import NOT_ITS_JSON
+from clsinterp.runs.report import Report
+from clsinterp.sweeps.columns import parse
 
 CURVES = pa.schema(
     [
@@ -29,15 +32,14 @@ CURVES = pa.schema(
     ]
 )
 METRICS = {"lens": ("accuracy", "top5", "identifiability"), "restoration": ("accuracy",), "donor": ("accuracy",)}
-RANK_COLUMN = re.compile(r"rank_(?P<curve>[a-z_]+?)(?:_(?P<layer>-?\d+))?(?:_(?P<probed>-?\d+))?")
 
 
-def curves_table(images: pa.Table, facts: dict[str, Any]) -> pa.Table:
+def curves_table(images: pa.Table, facts: Facts) -> pa.Table:
     """One row per point of every curve, from the rank columns of ``images.parquet``.
 
     Args:
         images: the per-image table.
-        facts: ``model``, ``family``, ``seed``, ``mode``, ``n_classes`` (of the classifier) and ``n_labels`` (of the data).
+        facts: whose they are.
 
     Returns:
         Columns as in `CURVES`. Intervals are 95%: Wilson for proportions, normal for the mean identifiability. ``layer``
@@ -46,21 +48,20 @@ def curves_table(images: pa.Table, facts: dict[str, Any]) -> pa.Table:
     """
     rows = []
     for name in images.column_names:
-        if not (found := RANK_COLUMN.fullmatch(name)):
+        found = parse(name)
+        if found is None or found.kind != "rank":
             continue
-        curve = found["curve"]
-        layer = None if found["layer"] is None else int(found["layer"])
-        probed = None if found["probed"] is None else int(found["probed"])
+        curve, (layer, probed) = found.curve, (*found.layers, None, None)[:2]
         rank = torch.from_numpy(images[name].to_numpy().copy()).long()
         of_labels = curve in ("probe", "restoration")
-        n_classes = facts["n_labels"] if of_labels else facts["n_classes"]
+        n_classes = facts.n_labels if of_labels else facts.n_classes
         swapped = curve in ("donor", "restoration") or curve.startswith("shuffle")
         for metric in METRICS.get(curve.removesuffix("_distill"), ("accuracy", "top5")):
             value, low, high = _point(metric, rank, n_classes)
             rows.append(
                 {
-                    "model": facts["model"],
-                    "family": facts["family"],
+                    "model": facts.model,
+                    "family": facts.family,
                     "curve": curve,
                     "layer": layer,
                     "probed_layer": probed,
@@ -69,8 +70,8 @@ def curves_table(images: pa.Table, facts: dict[str, Any]) -> pa.Table:
                     "ci_low": low,
                     "ci_high": high,
                     "n": len(rank),
-                    "seed": facts["seed"],
-                    "mode": facts["mode"] if swapped else None,
+                    "seed": facts.seed,
+                    "mode": facts.mode if swapped else None,
                 }
             )
     return pa.Table.from_pylist(rows, schema=CURVES)
@@ -84,16 +85,29 @@ def _point(metric: str, rank: torch.Tensor, n_classes: int) -> tuple[float, floa
     return hits / len(rank), *wilson(hits, len(rank))
 
 
-def read_run(path: str | Path) -> tuple[dict[str, Any], pa.Table]:
-    """The manifest and the curves of a finished run.
+class Run(NamedTuple):
+    """A finished run.
+
+    Attributes:
+        report: its ``run.json``.
+        curves: a row per point, as `curves_table` gives them.
+    """
+
+    report: Report
+    curves: pa.Table
+
+
+def read_run(path: str | Path) -> Run:
+    """The report and the curves of a finished run.
 
     Raises:
         RequestError: not a finished run folder.
     """
     folder = Path(path)
     try:
-        return json.loads((folder / "run.json").read_text()), pq.read_table(folder / "curves.parquet")
-    except (OSError, ValueError) as error:
+        report = Report.of_json(json.loads((folder / "run.json").read_text()))
+        return Run(report, pq.read_table(folder / "curves.parquet"))
+    except (OSError, *NOT_ITS_JSON) as error:
         raise RequestError(
             f"{folder} is not a finished run folder (run.json and curves.parquet are expected)."
         ) from error

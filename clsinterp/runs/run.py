@@ -14,7 +14,7 @@ from clsinterp.runs.engines.task import Task
 from clsinterp.runs.folder import RunFolder
 from clsinterp.runs.request import Progress, Request, Resources, Scope
 from clsinterp.runs.worker import Worker, images_for
-from clsinterp.runs.workload import Study
+from clsinterp.runs.workload import Workload
 
 
 def run(
@@ -58,18 +58,18 @@ def run(
     folder.refuse_unfit(joins, overwrite)  # before anything is loaded
     workers = engine_for(engine, resources, jobs, address)
     begun = time.monotonic()
-    job = folder.job()
-    skipped = job["manifest"]["counts"]["skipped"] if job else None
+    job = None if overwrite else folder.job()
+    skipped = job.manifest.counts.skipped if job else None
     here = workers.start is None
-    study = Study.of(request, resources if here else Resources("cpu", workers=resources.workers), skipped)
+    workload = Workload.of(request, resources if here else Resources("cpu", workers=resources.workers), skipped)
     if here or resources.memory_gb is not None:
-        images_for(study, workers.each[0])  # refuses before anything is written
-    layout = study.unit_layout
-    if folder.begin(study.job(), joins, overwrite):
+        images_for(workload, workers.each[0])  # refuses before anything is written
+    layout = workload.unit_layout
+    if folder.begin(workload.job().to_json(), joins, overwrite):
         return folder.path
     if workers.start is None:
-        Worker(study, folder, scope, resources, progress).run(time.monotonic() - begun)
+        Worker(workload, folder, scope, resources, progress).run(time.monotonic() - begun)
     else:
-        del study  # the workers load their own
+        del workload  # the workers load their own
         workers.start(Task(request, str(folder.path.resolve()), scope), layout, progress)
     return folder.path

@@ -7,19 +7,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from clsinterp.probing.head import Head
 from clsinterp.probing.ridge import Ridge, RidgeStats, solve
 from clsinterp.runs.folder import RunFolder
+from clsinterp.runs.job import Manifest
 from clsinterp.runs.train_pass import total
 from clsinterp.runs.units import Layout, Unit
-from clsinterp.runs.workload import Study
+from clsinterp.runs.workload import Workload
 from clsinterp.sweeps.readers import Readers
 
 PROBES = "probes.safetensors"
@@ -37,18 +36,16 @@ def solve_unit(folder: RunFolder, layout: Layout, unit: Unit, statistics: Path, 
     """
     name = layout.solves[unit.index]
     what, part = ("cls", slice(unit.index, unit.index + 1)) if name.startswith("probe") else ("head", slice(None))
-    stats = RidgeStats.__new__(RidgeStats)
     with safe_open(statistics, "pt") as file:
-        for key in ("gram", "class_sums"):
-            setattr(stats, key, file.get_slice(f"{what}.{key}")[:, part].clone())
-        stats.counts = file.get_tensor(f"{what}.counts")
+        gram, class_sums = (file.get_slice(f"{what}.{key}")[:, part].clone() for key in ("gram", "class_sums"))
+        stats = RidgeStats(gram, class_sums, file.get_tensor(f"{what}.counts"))
     with one_thread():
         ridge = solve(stats.part(slice(0, d_model)) if name == "cls_head" else stats)
     tensors = {key: getattr(ridge, key).contiguous() for key in ("weight", "bias", "alpha", "cv_error")}
     folder.write(folder.work / layout.files(unit)[0], lambda p: save_file(tensors, p))
 
 
-def write_probes(folder: RunFolder, layout: Layout, manifest: dict[str, Any]) -> None:
+def write_probes(folder: RunFolder, layout: Layout, manifest: Manifest) -> None:
     """Put the fitted regressions into ``probes.safetensors``, unless it is there."""
     if (folder.path / PROBES).exists():
         return
@@ -57,17 +54,17 @@ def write_probes(folder: RunFolder, layout: Layout, manifest: dict[str, Any]) ->
     }
     probes = [value for name, value in fitted.items() if name.startswith("probe")]
     tensors = {f"probe.{key}": torch.cat([p[key] for p in probes]) for key in ("weight", "bias", "alpha", "cv_error")}
-    tensors["probe.layers"] = torch.tensor(manifest["layers"])
+    tensors["probe.layers"] = torch.tensor(manifest.layers)
     for name in ("weight", "bias", "alpha"):
         if "head" in fitted:
             tensors[f"head.{name}"] = fitted["head"][name]
         if "cls_head" in fitted:
             tensors[f"cls_head.{name}"] = fitted["cls_head"][name][0].clone()
-    classes = {"classes": "\n".join(manifest["class_names"])}
+    classes = {"classes": "\n".join(manifest.class_names)}
     folder.write(folder.path / PROBES, lambda p: save_file(tensors, p, metadata=classes))
 
 
-def solve_all(folder: RunFolder, layout: Layout, manifest: dict[str, Any]) -> None:
+def solve_all(folder: RunFolder, layout: Layout, manifest: Manifest) -> None:
     """Fit what is not fitted yet, together with whoever else is at it; ends when ``probes.safetensors`` is there.
 
     Raises:
@@ -77,28 +74,28 @@ def solve_all(folder: RunFolder, layout: Layout, manifest: dict[str, Any]) -> No
     while missing := folder.missing(layout, units):
         statistics = total(folder, layout)
         for unit in folder.claimed(layout, missing) if statistics else ():
-            solve_unit(folder, layout, unit, statistics, manifest["d_model"])  # type: ignore[arg-type]
+            solve_unit(folder, layout, unit, statistics, manifest.d_model)  # type: ignore[arg-type]
             folder.release(layout, unit)
         if folder.missing(layout, units):
             time.sleep(POLL)
     write_probes(folder, layout, manifest)
 
 
-def readers(study: Study, folder: RunFolder) -> Readers:
+def readers(workload: Workload, folder: RunFolder) -> Readers:
     """What reads the rows of the test pass."""
     tensors = load_file(folder.path / PROBES)
-    device = study.model.device
+    device = workload.model.device
     exact = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
     ridge = Ridge(*(tensors[f"probe.{name}"] for name in ("weight", "bias", "alpha", "cv_error"))).to(exact)
-    if study.match.how == "fit":
+    if workload.match.how == "fit":
         weights, biases = tuple(tensors["head.weight"]), tuple(tensors["head.bias"])
-        head = Head(weights, biases, study.model.family.readouts, own=False).to(exact)
+        head = Head(weights, biases, workload.model.family.readouts, own=False).to(exact)
     else:
-        head = Head.of(study.model.family, study.model.heads)
+        head = Head.of(workload.model.family, workload.model.heads)
     cls_head = None
-    if study.request.cls_only == "refit":
+    if workload.request.cls_only == "refit":
         cls_head = Head((tensors["cls_head.weight"],), (tensors["cls_head.bias"],), ("cls",), own=False).to(exact)
-    return Readers(head, cls_head, ridge, study.layers, study.request.final_norm)
+    return Readers(head, cls_head, ridge, workload.layers, workload.request.final_norm)
 
 
 @contextmanager
@@ -112,6 +109,6 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def alphas(folder: RunFolder) -> list[Tensor]:
+def alphas(folder: RunFolder) -> list[float]:
     """The penalty of each probe, from ``probes.safetensors``."""
     return load_file(folder.path / PROBES)["probe.alpha"].tolist()

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from clsinterp.runs.folder import RunFolder
 from clsinterp.runs.units import Layout, Unit
-from clsinterp.runs.workload import Study
+from clsinterp.runs.workload import Workload
 from clsinterp.sweeps.fork import fork
 from clsinterp.sweeps.readers import Readers
 
@@ -14,31 +14,31 @@ from clsinterp.sweeps.readers import Readers
 class RankRows:
     """Rows of the per-image table of one unit's batches, `at_once` images riding together."""
 
-    def __init__(self, study: Study, readers: Readers, at_once: int) -> None:
-        self.study, self.readers, self.at_once = study, readers, at_once
-        self.labels = torch.tensor(study.test.labels)
-        self.targets = torch.tensor(study.match.classes)[self.labels]
+    def __init__(self, workload: Workload, readers: Readers, at_once: int) -> None:
+        self.workload, self.readers, self.at_once = workload, readers, at_once
+        self.labels = torch.tensor(workload.test.labels)
+        self.targets = torch.tensor(workload.match.classes)[self.labels]
         self.tables: list[pa.Table] = []
 
     def add(self, b: int, pixels: Tensor) -> None:
         """Measure batch number `b`."""
-        study = self.study
-        start = b * study.request.batch_size
-        here, donors = slice(start, start + len(pixels)), study.donors[b]
+        workload = self.workload
+        start = b * workload.request.batch_size
+        here, donors = slice(start, start + len(pixels)), workload.donors[b]
         ranks = fork(
-            study.model,
+            workload.model,
             pixels,
             self.targets[here],
             donors,
             self.readers,
-            layers=study.layers,
+            layers=workload.layers,
             labels=self.labels[here],
             micro_batch=self.at_once,
         )
         columns = {
             "index": pa.array(range(here.start, here.stop), pa.int32()),
-            "source": pa.array(study.test.sources[here]),
-            "label": pa.array(study.test.labels[here], pa.int32()),
+            "source": pa.array(workload.test.sources[here]),
+            "label": pa.array(workload.test.labels[here], pa.int32()),
             "donor": pa.array((donors + start).tolist(), pa.int32()),
         }
         self.tables.append(

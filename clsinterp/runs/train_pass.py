@@ -11,23 +11,23 @@ from clsinterp.models.layers import not_finite
 from clsinterp.probing.ridge import FOLDS, RidgeStats
 from clsinterp.runs.folder import TREE, RunFolder
 from clsinterp.runs.units import Layout, Range, Unit, ancestors, halves, sum_file, tree_sum
-from clsinterp.runs.workload import Study
+from clsinterp.runs.workload import Workload
 from clsinterp.sweeps.capture import capture
 
 
 class TrainSums:
     """Statistics of the CLS tokens at every layer, and of the read-out where a head is wanted, of one unit's batches."""
 
-    def __init__(self, study: Study) -> None:
-        self.study = study
-        n_classes, folds = len(study.train.class_names), min(FOLDS, len(study.train))
-        model = study.model
+    def __init__(self, workload: Workload) -> None:
+        self.workload = workload
+        n_classes, folds = len(workload.train.class_names), min(FOLDS, len(workload.train))
+        model = workload.model
         self.parts = len(model.heads) if model.family.averages_heads else 1
         width = model.d_model * len(model.family.readouts) // self.parts
-        self.stats = {"cls": RidgeStats(len(study.layers), model.d_model, n_classes, folds)}
-        if study.wants_head:
-            self.stats["head"] = RidgeStats(self.parts, width, n_classes, folds)
-        self.labels = torch.tensor(study.train.labels)
+        self.stats = {"cls": RidgeStats.zeros(len(workload.layers), model.d_model, n_classes, folds)}
+        if workload.wants_head:
+            self.stats["head"] = RidgeStats.zeros(self.parts, width, n_classes, folds)
+        self.labels = torch.tensor(workload.train.labels)
 
     def add(self, b: int, pixels: Tensor) -> None:
         """Add batch number `b`.
@@ -35,10 +35,10 @@ class TrainSums:
         Raises:
             RunError: NaN or infinity; the message names the layer.
         """
-        size = self.study.request.batch_size
+        size = self.workload.request.batch_size
         index = torch.arange(b * size, b * size + len(pixels))
-        tokens, readout = capture(self.study.model, pixels, self.study.layers)
-        _refuse_non_finite(tokens, self.study.layers)
+        tokens, readout = capture(self.workload.model, pixels, self.workload.layers)
+        _refuse_non_finite(tokens, self.workload.layers)
         self.stats["cls"].update(tokens.cpu(), self.labels[index], index)
         if "head" in self.stats:
             features = torch.stack(readout.cpu().chunk(self.parts, dim=-1))

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,13 +18,14 @@ from clsinterp.data.splits import Split
 from clsinterp.errors import RequestError, RunError, TooEarly
 from clsinterp.runs.assemble import assemble, named
 from clsinterp.runs.folder import IN_USE, RunFolder
+from clsinterp.runs.job import Job
 from clsinterp.runs.records import Record
 from clsinterp.runs.request import Progress, Resources, Scope
 from clsinterp.runs.solve import POLL, readers, solve_all
 from clsinterp.runs.test_pass import RankRows
 from clsinterp.runs.train_pass import TrainSums, add_up
 from clsinterp.runs.units import Layout, Unit
-from clsinterp.runs.workload import Study
+from clsinterp.runs.workload import Workload
 from clsinterp.sweeps.batching import images_at_once
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class Worker:
     """One process's work on a run.
 
     Args:
-        study: loaded.
+        workload: loaded.
         folder: begun.
         scope: how much of the run to do.
         resources: what to do it with.
@@ -54,16 +55,16 @@ class Worker:
 
     def __init__(
         self,
-        study: Study,
+        workload: Workload,
         folder: RunFolder,
         scope: Scope,
         resources: Resources,
         progress: Progress = lambda stage, done, total: None,
         turn: tuple[int, int] = (0, 1),
     ) -> None:
-        self.study, self.folder, self.scope, self.resources = study, folder, scope, resources
+        self.workload, self.folder, self.scope, self.resources = workload, folder, scope, resources
         self.progress, self.turn = progress, turn
-        self.layout = study.unit_layout
+        self.layout = workload.unit_layout
 
     def run(self, load_seconds: float = 0.0) -> None:
         """Do it. The run is complete afterwards, unless `scope` is a part and other parts are missing.
@@ -77,28 +78,28 @@ class Worker:
         with self._until_complete():
             if not folder.locks.share(IN_USE):
                 raise RequestError(f"{folder.path} is being replaced by another run; choose another --out.")
-            at_once = self._agree()
-            record = Record(folder, self.study.model)
+            job, at_once = self._agree()
+            record = Record(folder, self.workload.model)
             record.seconds["load"] = load_seconds
             if not (folder.path / "probes.safetensors").exists():
-                self._stage("train", self.study.train, lambda: TrainSums(self.study), record, then=add_up)
+                self._stage("train", self.workload.train, lambda: TrainSums(self.workload), record, then=add_up)
                 if self.scope.stage == "train":
                     return
                 self._await_train()
                 with record.timed("solve"):
-                    solve_all(folder, layout, self._job["manifest"])
+                    solve_all(folder, layout, job.manifest)
             if self.scope.stage == "train":
                 return
-            read = readers(self.study, folder)
-            self._stage("test", self.study.test, lambda: RankRows(self.study, read, at_once), record)
+            read = readers(self.workload, folder)
+            self._stage("test", self.workload.test, lambda: RankRows(self.workload, read, at_once), record)
             if not folder.missing(layout, layout.units("test")):
-                assemble(folder, self._job)
+                assemble(folder, job)
             elif shard is not None:
                 logger.info("shard %s is done.", shard)
 
     @property
     def _device(self) -> torch.device:
-        return self.study.model.device
+        return self.workload.model.device
 
     @contextmanager
     def _until_complete(self) -> Iterator[None]:
@@ -118,8 +119,8 @@ class Worker:
         finally:
             self.folder.locks.close()
 
-    def _agree(self) -> int:
-        """What the first worker on the folder settled for all: how many images ride at once, and the kind of device.
+    def _agree(self) -> tuple[Job, int]:
+        """What the first worker on the folder settled for all: the job, how many images ride at once, and the kind of device.
 
         Fused and blocked kernels may round differently for other sizes of a batch, so it is not left to each worker's
         free memory. A --memory-gb given to this worker can only lower it.
@@ -127,15 +128,15 @@ class Worker:
         job = self.folder.job()
         if job is None:
             raise FileNotFoundError(self.folder.work)
-        self._job: dict[str, Any] = job
-        mine = min(images_for(self.study, self.resources), self.study.request.batch_size)
+        mine = min(images_for(self.workload, self.resources), self.workload.request.batch_size)
         plan = self.folder.write_once("plan.json", {"images_at_once": mine, "device": self._device.type})
         if plan["device"] != self._device.type:
             raise RequestError(
                 f"{self.folder.path} was begun on {plan['device']}, and {self._device.type} rounds differently; "
                 f"give --device {plan['device']}, or choose another --out."
             )
-        return min(plan["images_at_once"], mine) if self.resources.memory_gb is not None else plan["images_at_once"]
+        lower = self.resources.memory_gb is not None
+        return job, min(plan["images_at_once"], mine) if lower else plan["images_at_once"]
 
     def _stage(
         self,
@@ -155,7 +156,7 @@ class Worker:
             workers = resources.workers
             if workers is None:
                 workers = default_workers(layout.n_images(missing), self.turn[1])
-            processor, size = self.study.model.image_processor, layout.batch_size
+            processor, size = self.workload.model.image_processor, layout.batch_size
             claimed: deque[Unit] = deque()
             part: Part | None = None
             begun = time.monotonic()
@@ -198,14 +199,14 @@ class Worker:
             time.sleep(POLL)
 
 
-def images_for(study: Study, resources: Resources) -> int:
+def images_for(workload: Workload, resources: Resources) -> int:
     """How many images ride at once with `resources`.
 
     Raises:
         RequestError: not even one fits.
     """
-    height, width = study.model.pixels(study.test.image(0)).shape[-2:]
-    return images_at_once(study.model, height, width, len(study.layers), resources.memory_gb, resources.sharers)
+    height, width = workload.model.pixels(workload.test.image(0)).shape[-2:]
+    return images_at_once(workload.model, height, width, len(workload.layers), resources.memory_gb, resources.sharers)
 
 
 def _noted(units: Iterator[Unit], claimed: deque[Unit]) -> Iterator[Unit]:

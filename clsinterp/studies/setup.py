@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from clsinterp.data.batches import batches
-from clsinterp.data.labels import LabelMatch, match_labels
-from clsinterp.data.sources import open_data
 from clsinterp.data.splits import Split
 from clsinterp.errors import RequestError
 from clsinterp.probing.head import Head
 from clsinterp.probing.streams import fit_head
+from clsinterp.runs.loading import Loaded, load
 from clsinterp.sweeps.variants import INTACT, variants
 from clsinterp.vision_model import VisionModel
 
@@ -42,13 +41,11 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Setup:
-    """A model with the images of a study.
+class Setup(Loaded):
+    """What a study works on: model and images, and what reads them.
 
     Attributes:
         name: hub id, zoo/NAME, or the last part of a folder's path.
-        model, train, test: loaded.
-        match: how labels of the data became classes of the classifier.
         head: the classifier: the model's own, or one fitted by ridge on the train images' read-outs.
         seed: of every random choice.
         batch_size: images per batch; swaps happen within one.
@@ -57,10 +54,6 @@ class Setup:
     """
 
     name: str
-    model: VisionModel
-    train: Split
-    test: Split
-    match: LabelMatch
     head: Head
     seed: int = 0
     batch_size: int = 128
@@ -93,20 +86,21 @@ class Setup:
         """
         if options.get("batch_size", 2) < 2:
             raise RequestError(f"a batch size of {options['batch_size']} was given; swapping needs at least 2.")
-        model = VisionModel(name, device=device, dtype=dtype)
-        if model.image_processor is None:
-            raise RequestError(f"{name} ships no image processor (preprocessor_config.json) to prepare images with.")
-        train, test = open_data(data, seed=options.get("seed", 0), limit=limit)
-        shown = Path(name).name if Path(name).is_dir() else name
-        return cls.of(shown, model, train, test, **options)
+        images = {"seed": options.get("seed", 0), "limit": limit}
+        loaded = load(name, data, model={"device": device, "dtype": dtype}, images=images)
+        return cls._reading(Path(name).name if Path(name).is_dir() else name, loaded, **options)
 
     @classmethod
     def of(cls, name: str, model: VisionModel, train: Split, test: Split, **options: Any) -> Self:
         """The same from what is loaded already."""
-        match = match_labels(train.class_names, model.class_names, "auto")
-        own = Head.of(model.family, model.heads) if match.how != "fit" else Head((), (), model.family.readouts, False)
-        setup = cls(name, model, train, test, match, own, **options)
-        return setup if match.how != "fit" else replace(setup, head=setup.fitted_head())
+        return cls._reading(name, Loaded.matched(model, train, test), **options)
+
+    @classmethod
+    def _reading(cls, name: str, loaded: Loaded, **options: Any) -> Self:
+        family, fit = loaded.model.family, loaded.match.how == "fit"
+        head = Head((), (), family.readouts, False) if fit else Head.of(family, loaded.model.heads)
+        setup = cls(**vars(loaded), name=name, head=head, **options)
+        return replace(setup, head=setup.fitted_head()) if fit else setup
 
     @property
     def n_classes(self) -> int:

@@ -26,7 +26,8 @@ from clsinterp.probing.head import Head
 from clsinterp.probing.lens import lens_logits, lens_readout
 from clsinterp.probing.metrics import ranks
 from clsinterp.sweeps.batching import run_block
-from clsinterp.sweeps.readers import Readers, column
+from clsinterp.sweeps.columns import column
+from clsinterp.sweeps.readers import Readers
 from clsinterp.vision_model import VisionModel
 
 if TYPE_CHECKING:  # annotations stay text: what travels to a server must not need the package there
@@ -217,7 +218,7 @@ def _sweep(
 
     def outputs(curve: str, logits: Tensor) -> None:
         by_copy = logits.unflatten(0, (-1, n))  # (copy, n, class); no einops: servers may lack it
-        out[f"rank_intact{curve}"] = ranks(by_copy[0], rows.targets)
+        out[column(f"intact{curve}")] = ranks(by_copy[0], rows.targets)
         for copy, layer in enumerate(layers, start=1):
             out[column(f"shuffle{curve}", layer)] = ranks(by_copy[copy], rows.targets)
             if rows.donor_targets is not None and not curve:

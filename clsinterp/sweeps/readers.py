@@ -11,11 +11,7 @@ from torch import Tensor
 from clsinterp.probing.head import Head
 from clsinterp.probing.metrics import ranks
 from clsinterp.probing.ridge import Ridge
-
-
-def column(curve: str, *layers: int) -> str:
-    """Name of a rank column: ``rank_shuffle_03``, ``rank_restoration_03_07``."""
-    return "_".join(["rank", curve, *(f"{layer:02d}" for layer in layers)])
+from clsinterp.sweeps.columns import column
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ The card's numbers come from the files it names; what they say in words stands i
 import argparse
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from clsinterp.figures.files import save_figure
 from clsinterp.figures.note import note_figure, published_curves
-from clsinterp.runs.onset import Onset
+from clsinterp.runs.report import Report
 from clsinterp.runs.request import Request
 from clsinterp.runs.results import read_run
 from clsinterp.runs.run import run
@@ -26,17 +27,17 @@ NAMES = {"vit": "ViT", "deit": "DeiT-distilled", "beit": "BEiT", "dinov2": "DINO
 SAYS = json.loads(Path(__file__).with_name("says.json").read_text())
 
 
-def measured(model: Path, data: Path, out: Path) -> tuple[dict, dict[str, dict[int, float]], object]:
-    """The note on the whole test split, probes from 1,000 training images per class: facts, accuracies, curves."""
+def measured(model: Path, data: Path, out: Path) -> tuple[Report, dict[str, dict[int, float]], object]:
+    """The note on the whole test split, probes from 1,000 training images per class: report, accuracies, curves."""
     request = Request(model=str(model), data=str(data), train_per_class=1000)
     folder = run(request, out, resume=out.exists())
-    facts, curves = read_run(folder)
+    report, curves = read_run(folder)
     accuracy: dict[str, dict[int, float]] = {}
     for row in curves.to_pylist():
         if row["metric"] == "accuracy" and row["probed_layer"] is None:
             accuracy.setdefault(row["curve"], {})[row["layer"]] = row["value"]
     assert len(pq.read_table(folder / "images.parquet")) == 10_000
-    return facts, accuracy, curves
+    return report, accuracy, curves
 
 
 def table(columns: dict[str, dict[int, float]]) -> str:
@@ -49,7 +50,7 @@ def table(columns: dict[str, dict[int, float]]) -> str:
     return "\n".join(lines)
 
 
-def card(name: str, facts: dict, run_facts: dict, accuracy: dict, recipes: dict[str, tuple[dict, dict]]) -> str:
+def card(name: str, facts: dict, report: Report, accuracy: dict, recipes: dict[str, tuple[dict, dict]]) -> str:
     """The model card."""
     published = published_curves()["curves"][name]
     columns = {curve.replace("_", " "): accuracy[curve] for curve in CURVES if curve in accuracy}
@@ -58,7 +59,7 @@ def card(name: str, facts: dict, run_facts: dict, accuracy: dict, recipes: dict[
         for curve in CURVES
         if curve in published
     }
-    onset = {key: Onset.from_json(value) for key, value in run_facts["onsets"].items()}
+    onset = report.onsets
     late = onset["used_from"].layer is None
     used = "no swap costs half of what it could" if late else f"used from layer {onset['used_from']}"
     epochs = ", ".join(f"{n} ({stage})" for stage, n in facts["epochs"].items())
@@ -128,12 +129,12 @@ def main() -> None:
     out = args.out / args.name
     out.mkdir(parents=True, exist_ok=True)
 
-    def look(folder: Path) -> tuple[dict, dict, dict, object]:
+    def look(folder: Path) -> tuple[dict, Report, dict, object]:
         facts = json.loads((folder.with_name(folder.name + ".work") / "facts.json").read_text())
-        run_facts, accuracy, curves = measured(folder, args.data, folder.with_name(folder.name + ".note"))
-        return facts, run_facts, accuracy, curves
+        report, accuracy, curves = measured(folder, args.data, folder.with_name(folder.name + ".note"))
+        return facts, report, accuracy, curves
 
-    facts, run_facts, accuracy, curves = look(args.trained)
+    facts, report, accuracy, curves = look(args.trained)
     others = {}
     for folder in args.recipe:
         other, _, other_accuracy, _ = look(folder)
@@ -143,9 +144,9 @@ def main() -> None:
             args.trained / file, out / file
         )  # not copy: safetensors are written readable by their owner alone
     (out / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
-    figure = note_figure([({**run_facts, "model": f"zoo/{args.name}"}, curves)])
+    figure = note_figure([(replace(report.facts, model=f"zoo/{args.name}"), curves)])
     save_figure([figure], out / "curves.png")
-    (out / "README.md").write_text(card(args.name, facts, run_facts, accuracy, others))
+    (out / "README.md").write_text(card(args.name, facts, report, accuracy, others))
     print(f"{out}: intact {accuracy['intact'][None]:.4f}, card {facts['test_accuracy']:.4f}")
 
 

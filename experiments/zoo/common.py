@@ -239,7 +239,7 @@ def ridge_head(
     stats = None
     for i in range(0, len(images), 500):
         x = features_of(normalise(images[i : i + 500]))
-        stats = stats or RidgeStats(1, x.shape[1], len(CLASSES))
+        stats = stats or RidgeStats.zeros(1, x.shape[1], len(CLASSES))
         stats.update(x.unsqueeze(0), labels[i : i + 500], torch.arange(i, i + len(x)))
     ridge = solve(stats)
     return ridge.weight[0].float(), ridge.bias[0].float(), float(ridge.alpha[0])

@@ -1,17 +1,19 @@
 import re
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
 
 from clsinterp.errors import RequestError
 from clsinterp.figures import note as figures
+from clsinterp.figures.facts import Facts
 from clsinterp.figures.files import save_figure
 from clsinterp.runs.results import CURVES, curves_table
 
-FACTS = {
-    "model": "google/vit-base-patch16-224", "family": "vit", "seed": 0, "mode": "permute",
-    "n_classes": 10, "n_labels": 10, "n_layers": 3, "final_norm": True,
-}  # fmt: skip
+FACTS = Facts(
+    model="google/vit-base-patch16-224", family="vit", seed=0, mode="permute", n_classes=10, n_labels=10, n_layers=3,
+    final_norm=True, data="imagenet-1k", head="name",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def test_the_cls_only_curve_is_left_out_where_it_does_not_exist(curves):
 def test_published_curves_are_overlaid_for_the_published_models_only(curves):
     fig = figures.note_figure([(FACTS, curves)], published=True)
     assert trace(fig, "published probe").y[0] == 0.049
-    other = FACTS | {"model": "zoo/vit"}
+    other = replace(FACTS, model="zoo/vit")
     with pytest.raises(RequestError, match="facebook/dinov2-base"):
         figures.note_figure([(other, curves)], published=True)
     both = figures.note_figure([(other, curves), (FACTS, curves)], published=True)

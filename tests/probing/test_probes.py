@@ -17,7 +17,7 @@ def problem(n=400, d=24, n_classes=6, seed=0):
 
 
 def streamed(x, labels, n_classes=6, batch=37, n_folds=5):
-    stats = RidgeStats(1, x.shape[1], n_classes, n_folds)
+    stats = RidgeStats.zeros(1, x.shape[1], n_classes, n_folds)
     x, labels = torch.tensor(x).unsqueeze(0), torch.tensor(labels)
     for start in range(0, x.shape[1], batch):
         part = slice(start, start + batch)
@@ -55,7 +55,7 @@ def test_batches_and_order_of_updates_do_not_matter():
 def test_several_layers_equal_one_at_a_time():
     problems = [problem(seed=s)[0] for s in range(3)]
     labels = problem()[1]
-    together = RidgeStats(3, 24, 6)
+    together = RidgeStats.zeros(3, 24, 6)
     together.update(torch.tensor(np.stack(problems)), torch.tensor(labels), torch.arange(400))
     fitted = solve(together)
     for i, x in enumerate(problems):
@@ -65,8 +65,7 @@ def test_several_layers_equal_one_at_a_time():
 def test_state_survives_saving():
     x, labels = problem()
     stats = streamed(x, labels)
-    again = RidgeStats(1, 24, 6)
-    again.load(stats.state())
+    again = RidgeStats(**stats.state())
     assert torch.equal(solve(again).weight, solve(stats).weight)
 
 
@@ -90,7 +89,7 @@ def test_constant_and_rank_deficient_features_have_a_defined_result():
 
 
 def test_memory_does_not_grow_with_the_stream():
-    stats = RidgeStats(2, 8, 3)
+    stats = RidgeStats.zeros(2, 8, 3)
     size = sum(t.numel() for t in stats.state().values())
     for i in range(20):
         stats.update(torch.randn(2, 50, 8), torch.arange(50) % 3, torch.arange(50) + 50 * i)

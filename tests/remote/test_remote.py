@@ -37,7 +37,7 @@ ZOO_HERE = [f"zoo/{name}" for name in zoo_names() if name in ("vit", "dinov2")]
 
 
 def readers(model: VisionModel, n_classes: int = tiny.CLASSES) -> Readers:
-    stats = RidgeStats(len(LAYERS), model.d_model, n_classes)
+    stats = RidgeStats.zeros(len(LAYERS), model.d_model, n_classes)
     draw = torch.randn(len(LAYERS), 60, model.d_model, generator=iv.generator(5))
     stats.update(draw, torch.arange(60) % n_classes, torch.arange(60))
     return Readers(Head.of(model.family, model.heads), probes=solve(stats), probed=LAYERS)
@@ -71,12 +71,12 @@ def test_the_whole_note_is_the_same_there(double, folder, tmp_path, name):
     n_batches = 6 if zoo else 6 + 3
     assert len(log) == 1 + n_batches  # what the server is and has, then one request for each batch
     assert {tuple(entry["names"]) for entry in log} == {()}  # the server never had clsinterp, nor what it leans on
-    facts, remote_facts = (read_run(run)[0] for run in (here, there))
-    assert remote_facts["remote"]["bytes_up"] == sum(entry["up"] for entry in log)
-    assert remote_facts["remote"]["bytes_down"] > sum(entry["down"] for entry in log)
-    assert remote_facts["remote"]["requests"] == len(log)
-    assert remote_facts["identity"]["fingerprint"] == facts["identity"]["fingerprint"]
-    assert (remote_facts["device"], remote_facts["dtype"]) == ("cpu", "float32")
+    local, remote = (read_run(run).report for run in (here, there))
+    assert remote.manifest.remote["bytes_up"] == sum(entry["up"] for entry in log)
+    assert remote.manifest.remote["bytes_down"] > sum(entry["down"] for entry in log)
+    assert remote.manifest.remote["requests"] == len(log)
+    assert remote.identity.fingerprint == local.identity.fingerprint
+    assert (remote.manifest.device, remote.manifest.dtype) == ("cpu", "float32")
     assert all(rf.KEY.encode() not in path.read_bytes() for path in there.rglob("*") if path.is_file())
     assert not any(
         entry["key_inside"] or entry["byte_code"] for entry in log

@@ -156,8 +156,8 @@ def test_a_run_goes_on_after_a_fault(double, folder, tmp_path):
     double.fail()
     code, text = invoke(*args, "--resume")
     assert code == 0, text
-    facts, _ = read_run(out)
-    assert facts["remote"]["bytes_up"] == sent + sum(entry["up"] for entry in double.log())
+    went = read_run(out).report.manifest.remote
+    assert went["bytes_up"] == sent + sum(entry["up"] for entry in double.log())
     here = tmp_path / "here"
     code, text = invoke(*args[:-5], "--out", here, "--device", "cpu")
     assert code == 0, text

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from clsinterp.probing.head import Head
 from clsinterp.runs import cost
 from clsinterp.runs.units import ancestors, halves
+from clsinterp.sweeps.columns import parse
 from clsinterp.sweeps.fork import fork
 from clsinterp.sweeps.readers import Readers
 
@@ -69,8 +70,8 @@ def test_bytes_are_those_of_the_files(checkpoint, folder, tmp_path, family):
     assert invoke(*arguments, "--resume")[0] == 0
     import pyarrow.parquet as pq
 
-    columns = pq.read_schema(out / "images.parquet").names
-    assert sum(c.startswith("rank_") for c in columns) == shape.rank_columns
+    read = [parse(name) for name in pq.read_schema(out / "images.parquet").names]
+    assert sum(c is not None and c.kind == "rank" for c in read) == shape.rank_columns
 
 
 @pytest.mark.parametrize("shape", cost.SHAPES, ids=lambda s: s.name)

@@ -76,7 +76,7 @@ def test_a_corpus_of_odd_images_runs(checkpoint, folder, tmp_path):
     big.save(where / "wrong_suffix.png", "JPEG")
     code, text = run(checkpoint("vit"), data, tmp_path / "r", "--layers", "0")
     assert code == 0, text
-    assert read_run(tmp_path / "r")[0]["counts"]["test"] == 42 + 7
+    assert read_run(tmp_path / "r").report.manifest.counts.test == 42 + 7
 
 
 # -- labels ------------------------------------------------------------------
@@ -106,7 +106,7 @@ def test_a_class_that_only_the_test_split_has_is_kept_apart(checkpoint, tmp_path
     table(tmp_path / "test.parquet", [0, 1, 2] * 4)
     code, text = run(checkpoint("vit"), tmp_path, tmp_path / "r", "--layers", "0", "--head", "fit")
     assert code == 0, text
-    assert read_run(tmp_path / "r")[0]["n_labels"] == 3
+    assert read_run(tmp_path / "r").report.facts.n_labels == 3
 
 
 def test_one_class_alone_runs_where_it_can_and_says_where_not(checkpoint, tmp_path):
@@ -133,7 +133,7 @@ def test_labels_out_of_range_and_empty_cells_are_refused_by_row(checkpoint, tmp_
 def test_one_image_per_class_is_enough_for_probes(checkpoint, folder, tmp_path):
     code, text = run(checkpoint("vit"), folder, tmp_path / "r", "--train-per-class", 1, "--layers", "0,3")
     assert code == 0, text
-    assert read_run(tmp_path / "r")[0]["counts"]["train"] == tiny.CLASSES
+    assert read_run(tmp_path / "r").report.manifest.counts.train == tiny.CLASSES
 
 
 # -- checkpoints ---------------------------------------------------------------
@@ -175,7 +175,7 @@ def test_an_architecture_of_another_kind_is_refused(checkpoint, folder, tmp_path
 
 
 def test_constant_features_give_the_class_frequencies():
-    stats = RidgeStats(1, 4, 3)
+    stats = RidgeStats.zeros(1, 4, 3)
     labels = torch.tensor([0, 0, 0, 1, 1, 2] * 5)
     stats.update(torch.ones(1, 30, 4), labels, torch.arange(30))
     scores = solve(stats).scores(torch.ones(2, 4), 0)

@@ -56,7 +56,7 @@ def test_the_interval_is_the_bootstrap_over_images():
 def test_a_sure_layer_prints_without_an_interval():
     found = onsets(table(probe=[0.0, 1.0], shuffle=[1.0, 0.0], intact=1.0), n_classes=10)
     assert str(found["decodable_from"]) == "1"
-    assert found["used_from"].as_json() == {"layer": 1, "ci": [1, 1]}
+    assert found["used_from"].to_json() == {"layer": 1, "ci": [1, 1]}
 
 
 @pytest.mark.parametrize("seed", [0, 7])

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from clsinterp import interventions as iv
 from clsinterp.probing.metrics import ranks
+from clsinterp.runs.job import Counts
 from clsinterp.runs.results import CURVES, read_run
 
 
@@ -49,7 +50,7 @@ def test_the_run_folder_is_whole(done, family):
     assert sorted(p.name for p in out.iterdir()) == [
         "curves.parquet", "figure.html", "images.parquet", "probes.safetensors", "run.json",
     ]  # fmt: skip
-    facts, curves = read_run(out)
+    report, curves = read_run(out)
     assert curves.schema == CURVES
     rows = curves.to_pylist()
     assert all(0 <= r["ci_low"] <= r["value"] <= r["ci_high"] <= 1.0001 and r["n"] == 42 for r in rows)
@@ -57,11 +58,11 @@ def test_the_run_folder_is_whole(done, family):
     assert {r["mode"] for r in rows if r["curve"] == "shuffle"} == {"permute"}
     pairs = {(r["layer"], r["probed_layer"]) for r in rows if r["curve"] == "restoration"}
     assert pairs == {(s, p) for s in range(-1, 4) for p in range(s, 4)}
-    assert facts["family"] == family
-    assert facts["counts"] == {"train": 84, "test": 42, "skipped": {"train": [], "test": []}}
-    assert facts["labels"]["how"] == ("fit" if family in ("vit-mae", "dinov3") else "name")
-    assert facts["identity"]["seed"] == 0
-    assert {"torch", "nnsight", "transformers"} <= set(facts["versions"])
+    assert report.facts.family == family
+    assert report.manifest.counts == Counts(84, 42, {"train": [], "test": []})
+    assert report.manifest.labels.how == ("fit" if family in ("vit-mae", "dinov3") else "name")
+    assert report.identity.request.seed == 0
+    assert {"torch", "nnsight", "transformers"} <= set(report.manifest.versions)
 
 
 @pytest.mark.parametrize("family", tiny.WITH_CLS)
@@ -148,9 +149,9 @@ def test_donors_stay_within_their_batch_and_follow_the_seed(done):
     assert torch.equal(donor // BATCH, index // BATCH)
     assert torch.equal(donor[:BATCH], iv.permute(BATCH, (0, 0)))
     assert torch.equal(donor[2 * BATCH :] - 2 * BATCH, iv.permute(42 - 2 * BATCH, (0, 2)))
-    facts, _ = read_run(done("vit"))
+    report, _ = read_run(done("vit"))
     labels = rank(images, "label")
-    assert facts["collision_rate"] == pytest.approx(float((labels[donor] == labels).double().mean()))
+    assert report.collision_rate == pytest.approx(float((labels[donor] == labels).double().mean()))
 
 
 def test_probes_are_scikit_learns_on_the_named_images(done, checkpoint, folder, model):
@@ -182,20 +183,20 @@ def test_memory_budget_and_workers_change_nothing(done, checkpoint, folder, tmp_
 def test_options_reach_the_numbers(done, checkpoint, folder, tmp_path, more):
     code, text = run(checkpoint("deit"), folder, tmp_path / "r", *more)
     assert code == 0, text
-    facts, _ = read_run(tmp_path / "r")
+    report, _ = read_run(tmp_path / "r")
     images = pq.read_table(tmp_path / "r" / "images.parquet")
     before = pq.read_table(done("deit") / "images.parquet")
     label, donor = rank(images, "label"), rank(images, "donor")
     if more[-1] == "derange":
-        assert facts["own_cls_rate"] == 0
+        assert report.own_cls_rate == 0
     if more[-1] == "cross_label":
-        assert facts["collision_rate"] == 0
+        assert report.collision_rate == 0
         assert not (label[donor] == label).any()
     if more[0] == "--no-final-norm":
         assert rank(images, "rank_intact").equal(rank(before, "rank_intact"))
         assert not rank(images, "rank_lens_01").equal(rank(before, "rank_lens_01"))
     if more[0] == "--head":
-        assert facts["labels"]["how"] == "fit"
+        assert report.manifest.labels.how == "fit"
         assert rank(images, "rank_probe_03").equal(rank(before, "rank_probe_03"))
         assert not rank(images, "rank_intact").equal(rank(before, "rank_intact"))
     if more[0] == "--layers":
@@ -224,7 +225,7 @@ def test_bad_images_can_be_skipped_and_are_counted(checkpoint, folder, tmp_path)
     assert "cannot read image test/class_1/test1.png" in text
     code, text = run(checkpoint("vit"), data, tmp_path / "s", "--on-bad-image", "skip")
     assert code == 0, text
-    assert read_run(tmp_path / "s")[0]["counts"]["skipped"] == {"train": [], "test": ["test/class_1/test1.png"]}
+    assert read_run(tmp_path / "s").report.manifest.counts.skipped == {"train": [], "test": ["test/class_1/test1.png"]}
 
 
 # -- resuming ----------------------------------------------------------------------
@@ -274,7 +275,7 @@ def test_existing_folders(done, checkpoint, folder, tmp_path):
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
     code, text = run(checkpoint("vit"), folder, out, *asked, "--seed", 1, "--overwrite")
     assert code == 0
-    assert read_run(out)[0]["seed"] == 1
+    assert read_run(out).report.facts.seed == 1
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("x")

@@ -116,7 +116,7 @@ def test_merge_assembles_what_no_shard_did(command, whole, tmp_path, monkeypatch
         for i in (2, 1):
             assert command(out, "--shard", f"{i}/2", *stage)[0] == 0
     assert not (out / "run.json").exists()
-    monkeypatch.setattr("clsinterp.runs.workload.Study.of", None)
+    monkeypatch.setattr("clsinterp.runs.workload.Workload.of", None)
     for _ in range(2):
         code, text = invoke("merge", out)
         assert code == 0, text

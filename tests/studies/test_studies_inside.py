@@ -249,7 +249,7 @@ def test_per_token_probes_equal_ridge_on_stored_tokens(setup):
     labels = torch.tensor(s.train.labels)
     for layer in s.layers:
         for t, token in enumerate(tokens):
-            stats = RidgeStats(1, tiny.WIDTH, s.n_classes)
+            stats = RidgeStats.zeros(1, tiny.WIDTH, s.n_classes)
             stats.update(stored["train"][:, layer, token].unsqueeze(0), labels, torch.arange(len(labels)))
             order = solve(stats).scores(stored["test"][:, layer, token], 0).argsort(-1, descending=True)
             expected = [order[i].tolist().index(label) for i, label in enumerate(s.test.labels)]

@@ -19,7 +19,7 @@ ALL = tuple(range(-1, tiny.LAYERS))
 
 def readers(model, layers=ALL, own=True, final_norm=True, refit=False) -> Readers:
     draw = torch.Generator().manual_seed(5)
-    stats = RidgeStats(len(layers), tiny.WIDTH, tiny.CLASSES)
+    stats = RidgeStats.zeros(len(layers), tiny.WIDTH, tiny.CLASSES)
     stats.update(torch.randn(len(layers), 90, tiny.WIDTH, generator=draw), torch.arange(90) % 7, torch.arange(90))
     if own and model.checkpoint.head_is_own:
         head = Head.of(model.family, model.heads)

@@ -305,8 +305,8 @@ def test_a_run_s_fitted_head_becomes_the_classifier(checkpoint, folder, tmp_path
     source = checkpoint(family)
     run = run_on(source, folder, tmp_path / "run", "--layers", "0,3", "--head", "fit")
     model = VisionModel(str(source), classifier=run, device="cpu")
-    facts, _ = read_run(run)
-    assert model.class_names == facts["class_names"]
+    manifest = read_run(run).report.manifest
+    assert model.class_names == manifest.class_names
     _, test = open_data(str(folder), "train", "test")
     rows = pq.read_table(run / "images.parquet")
     images = [test.image(i) for i in range(len(test))]
@@ -314,7 +314,7 @@ def test_a_run_s_fitted_head_becomes_the_classifier(checkpoint, folder, tmp_path
     labels = torch.tensor(test.labels)
     assert ranks(logits, labels).tolist() == rows["rank_intact"].to_pylist()
     view = lens(model, images[0])
-    assert view.class_names == tuple(facts["class_names"])
+    assert view.class_names == tuple(manifest.class_names)
     torch.testing.assert_close(view.output, logits[0].detach(), rtol=1e-4, atol=1e-5)
 
 

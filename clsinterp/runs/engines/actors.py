@@ -77,9 +77,9 @@ def start(task: Task, layout: Layout, progress: Progress, *, each: list[Resource
     """
     import ray
 
-    from clsinterp.runs.engines.hand import Hand
+    from clsinterp.runs.engines.worker_process import WorkerProcess
 
-    actor: Any = ray.remote(Hand).options(max_restarts=RETRIES, max_task_retries=RETRIES, **options)
+    actor: Any = ray.remote(WorkerProcess).options(max_restarts=RETRIES, max_task_retries=RETRIES, **options)
     actors = [actor.remote(task, resources, (k, len(each))) for k, resources in enumerate(each)]
     pending = [a.work.remote() for a in actors]
     try:

@@ -43,7 +43,7 @@ def start(task: Task, layout: Layout, progress: Progress, *, each: list[Resource
 
 class _Child:
     def __init__(self, task: Task, resources: Resources, turn: tuple[int, int]) -> None:
-        self.spec = json.dumps({"task": task.as_json(), "resources": asdict(resources), "turn": turn})
+        self.spec = json.dumps({"task": task.to_json(), "resources": asdict(resources), "turn": turn})
         self.threads, self.deaths = str(resources.threads or 1), 0
         self.process = self._start()
 
@@ -98,11 +98,11 @@ def main() -> None:
     spec = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     out, sys.stdout = sys.stdout, sys.stderr  # whatever libraries print is not for the parent
-    from clsinterp.runs.engines.hand import Hand
+    from clsinterp.runs.engines.worker_process import WorkerProcess
 
     logging.disable(logging.WARNING)  # the parent has said it already
     try:
-        Hand(Task.of_json(spec["task"]), Resources(**spec["resources"]), tuple(spec["turn"])).work()
+        WorkerProcess(Task.of_json(spec["task"]), Resources(**spec["resources"]), tuple(spec["turn"])).work()
     except Exception as raised:
         error = errors.explained(raised)
         if not isinstance(error, errors.ClsinterpError):

@@ -20,13 +20,13 @@ class Task:
     out: str
     scope: Scope
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As plain values."""
         return asdict(self)
 
     @classmethod
     def of_json(cls, value: dict[str, Any]) -> "Task":
-        """From what `as_json` gave."""
+        """From what `to_json` gave."""
         shard = value["scope"]["shard"]
         scope = Scope(**value["scope"] | {"shard": shard and Shard(**shard)})
         return cls(Request.of_json(value["request"]), value["out"], scope)

@@ -12,10 +12,10 @@ from torch import Tensor
 from clsinterp.data.sources import open_data
 from clsinterp.data.splits import Split
 from clsinterp.errors import RequestError
+from clsinterp.runs.loading import load_model
 from clsinterp.studies.causality.images import NAMES, Pairs, make_pairs, objects, on_grid, pictures
 from clsinterp.studies.setup import Batch, Setup
 from clsinterp.sweeps.variants import INTACT, variants
-from clsinterp.vision_model import VisionModel
 
 TRAIN, TEST = 1000, 300  # pairs
 GROUPS = ("CLS", "removed object", "other objects", "background", "all patches")
@@ -53,9 +53,7 @@ class CountingSetup(Setup):
         size, seed = options.get("batch_size", 128), options.get("seed", 0)
         if size % 2:
             raise RequestError(f"a batch size of {size} was given; pairs stand side by side, so it has to be even.")
-        model = VisionModel(name, device=device, dtype=dtype)
-        if model.image_processor is None:
-            raise RequestError(f"{name} ships no image processor (preprocessor_config.json) to prepare images with.")
+        model = load_model(name, device=device, dtype=dtype)
         pairs = {}
         for part, (split, most) in enumerate(zip(open_data(data, seed=seed, limit=limit), (TRAIN, TEST), strict=True)):
             garments = objects([split.image(i) for i in range(len(split))])

@@ -2,7 +2,6 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -10,12 +9,13 @@ from clsinterp.console import quiet_libraries
 from clsinterp.errors import RunError
 from clsinterp.runs.engines.task import Task
 from clsinterp.runs.folder import RunFolder
+from clsinterp.runs.job import Job
 from clsinterp.runs.request import Resources
 from clsinterp.runs.worker import Worker
-from clsinterp.runs.workload import Study
+from clsinterp.runs.workload import Workload
 
 
-class Hand:
+class WorkerProcess:
     """One worker.
 
     Args:
@@ -26,7 +26,7 @@ class Hand:
 
     def __init__(self, task: Task, resources: Resources, turn: tuple[int, int]) -> None:
         self.task, self.resources, self.turn = task, resources, turn
-        self.study: Study | None = None
+        self.workload: Workload | None = None
 
     def work(self) -> None:
         """Do what is missing in the run folder; a second call only does what is missing then.
@@ -45,16 +45,16 @@ class Hand:
                 "machines share, under the same path."
             )
         begun = time.monotonic()
-        study = self._load(job)
-        if folder.begin(study.job(), resume=True, overwrite=False):
+        workload = self._load(job)
+        if folder.begin(workload.job().to_json(), resume=True, overwrite=False):
             return
-        worker = Worker(study, folder, self.task.scope, self.resources, turn=self.turn)
+        worker = Worker(workload, folder, self.task.scope, self.resources, turn=self.turn)
         worker.run(time.monotonic() - begun)
 
-    def _load(self, job: dict[str, Any]) -> Study:
+    def _load(self, job: Job) -> Workload:
         if self.resources.threads is not None:
             torch.set_num_threads(self.resources.threads)
-        if self.study is None:
+        if self.workload is None:
             quiet_libraries()
-            self.study = Study.of(self.task.request, self.resources, job["manifest"]["counts"]["skipped"])
-        return self.study
+            self.workload = Workload.of(self.task.request, self.resources, job.manifest.counts.skipped)
+        return self.workload

@@ -1,0 +1,48 @@
+"""What tables and figures say of a run."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Whose numbers a table or a figure shows.
+
+    Attributes:
+        model: hub id, folder or ``zoo/NAME``.
+        note: a caution that belongs under the model's name, where there is one.
+        family: of the model.
+        n_layers: its blocks.
+        n_classes: classes of the classifier, which output and lens tell apart.
+        n_labels: classes of the data, which probes tell apart.
+        seed: of the choice of images, their order and the swaps.
+        mode: how donors were drawn.
+        final_norm: whether the lens applies the final norm; None where the family has none.
+        data: as it was named.
+        head: how labels became classes: ``name``, ``count`` or ``fit``.
+    """
+
+    model: str
+    note: str | None = None
+    family: str
+    n_layers: int
+    n_classes: int
+    n_labels: int
+    seed: int
+    mode: str
+    final_norm: bool | None
+    data: str
+    head: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, in the order of the attributes."""
+        return asdict(self)
+
+    @classmethod
+    def of_json(cls, value: dict[str, Any]) -> "Facts":
+        """The twin of `to_json`; other keys are passed over.
+
+        Raises:
+            KeyError: one is missing.
+        """
+        return cls(**{f.name: value[f.name] for f in fields(cls)})
