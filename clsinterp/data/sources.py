@@ -11,7 +11,7 @@ from clsinterp.errors import RequestError
 
 logger = logging.getLogger(__name__)
 
-SAMPLE = Path(__file__).parent / "zoo" / "fashion-mnist-sample"
+SAMPLE = Path(__file__).parents[1] / "zoo" / "fashion-mnist-sample"
 LABEL_COLUMNS = ("label", "labels", "cls", "class", "fine_label", "target")
 
 
