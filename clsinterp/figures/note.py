@@ -106,7 +106,7 @@ def note_figure(runs: Sequence[tuple[dict[str, Any], pa.Table]], published: bool
     overlays = [_published(facts["model"]) if published else None for facts, _ in runs]
     if published and not any(overlays):
         given, known = ", ".join(f["model"] for f, _ in runs), ", ".join(published_curves()["checkpoints"].values())
-        raise RequestError(f"--published was given, but none of {given} is one of the published models: {known}.")
+        raise RequestError(f"published=True was given, but none of {given} is one of the published models: {known}.")
     columns = min(3, len(runs))
     n_rows = math.ceil(len(runs) / columns)
     fig = make_subplots(

@@ -77,10 +77,12 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise RequestError(f"{self.path} is a file; a folder for the run is expected.")
         if self._used() and not (resume or overwrite):
-            raise RequestError(f"{self.path} exists and is not empty; pass --resume, --overwrite, or another --out.")
+            raise RequestError(
+                f"{self.path} exists and is not empty; pass resume=True, overwrite=True, or another out=."
+            )
         if self._used() and overwrite and not self._is_run():
             raise RequestError(
-                f"{self.path} is not a run folder, so --overwrite will not delete it; choose another --out."
+                f"{self.path} is not a run folder, so overwrite=True will not delete it; choose another out=."
             )
 
     def _clear(self) -> None:
@@ -89,7 +91,7 @@ class RunFolder:
             self.locks.close()
             if not alone:
                 raise RequestError(
-                    f"another run is writing into {self.path}; wait for it, join it with --resume, or choose another --out."
+                    f"another run is writing into {self.path}; wait for it, join it with resume=True, or choose another out=."
                 )
         with self._explaining(self.path):
             # Out of the way first: a half-deleted folder would no longer be known as a run.
@@ -123,12 +125,12 @@ class RunFolder:
                 return  # killed before anything was begun
             asked = before["identity"]  # type: ignore[index]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RequestError(f"{self.path} holds no run that could be resumed; choose another --out.") from error
+            raise RequestError(f"{self.path} holds no run that could be resumed; choose another out=.") from error
         now = json.loads(json.dumps(identity))
         if other := [k for k in sorted({*asked, *now}) if asked.get(k) != now.get(k)]:
             what = "; ".join(f"{k}: {asked.get(k)!r} then, {now.get(k)!r} now" for k in other)
             raise RequestError(
-                f"{self.path} was begun with other arguments ({what}); repeat them, or choose another --out."
+                f"{self.path} was begun with other arguments ({what}); repeat them, or choose another out=."
             )
 
     def finish(self) -> None:
@@ -225,7 +227,7 @@ class RunFolder:
             number = getattr(error, "errno", None)
             if number == errno.ENOSPC or "No space left" in str(error):
                 raise RunError(
-                    f"the disk is full, writing {path}; free some space and run again with --resume."
+                    f"the disk is full, writing {path}; free some space and run again with resume=True."
                 ) from error
             if isinstance(error, OSError):
                 raise RunError(f"cannot write {path}: {error.strerror or error}.") from error
