@@ -5,13 +5,49 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clsinterp.views.lens import lens as lens
-    from clsinterp.vision_model import VisionModel as VisionModel
+    from clsinterp.errors import ClsinterpError, RequestError, RunError, TooEarly
+    from clsinterp.hooks.cache import ActivationCache
+    from clsinterp.runs.results import read_run
+    from clsinterp.runs.run import run
+    from clsinterp.sweeps.capture import capture
+    from clsinterp.sweeps.fork import fork
+    from clsinterp.sweeps.variants import variants
+    from clsinterp.views.lens import lens
+    from clsinterp.vision_model import VisionModel
 
+__all__ = [
+    "ActivationCache",
+    "ClsinterpError",
+    "RequestError",
+    "RunError",
+    "TooEarly",
+    "VisionModel",
+    "__version__",
+    "capture",
+    "fork",
+    "lens",
+    "read_run",
+    "run",
+    "variants",
+]
 __version__ = version("clsinterp")
 
-# Name -> module, resolved on first use, so that `import clsinterp` imports no torch.
-_LAZY = {"VisionModel": "clsinterp.vision_model", "lens": "clsinterp.views.lens"}
+# Name -> module, resolved on first use, so that `import clsinterp` imports no torch. No folder or module at the root of
+# the package has one of these names: importing it would put the module in the name's place.
+_LAZY = {
+    "VisionModel": "clsinterp.vision_model",
+    "lens": "clsinterp.views.lens",
+    "fork": "clsinterp.sweeps.fork",
+    "capture": "clsinterp.sweeps.capture",
+    "variants": "clsinterp.sweeps.variants",
+    "run": "clsinterp.runs.run",
+    "read_run": "clsinterp.runs.results",
+    "ActivationCache": "clsinterp.hooks.cache",
+    "ClsinterpError": "clsinterp.errors",
+    "RequestError": "clsinterp.errors",
+    "RunError": "clsinterp.errors",
+    "TooEarly": "clsinterp.errors",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -21,4 +57,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_LAZY]
+    return sorted({*globals(), *_LAZY})

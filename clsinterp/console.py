@@ -4,16 +4,18 @@ Heavy imports stay inside functions, so that --help is immediate.
 """
 
 import errno
-import functools
 import json
 import logging
-from collections.abc import Callable, Iterator
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperCommand
 
 from clsinterp.errors import ClsinterpError, RequestError, explained
 
@@ -43,27 +45,59 @@ CONFIG = Annotated[
 ]
 
 
-def command(function: Callable[..., None], group: typer.Typer = app) -> Callable[..., None]:
-    """Register, in `group`, a command whose failures become one message on stderr and an exit status."""
+# An argument as Python spells it: ``seed=``, ``resume=True``, ``head="fit"``, ``out=runs/a``; not within a path or a web address.
+ARGUMENT = re.compile(r"""(?<![\w/=&?.-])([a-z]\w*)=(?:"([^"]*)"|'([^']*)'|([\w/](?:[\w./:-]*[\w/])?))?""")
 
-    @functools.wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
+
+class Command(TyperCommand):
+    """A command whose failures become one message on stderr and an exit status.
+
+    The library's advice names arguments as Python spells them; here they become this command's options.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it."""
         try:
-            function(*args, **kwargs)
-        except ClsinterpError as error:
-            fail(str(error), error.exit_status)
+            return super().invoke(ctx)
         except KeyboardInterrupt:
             fail("stopped. Give the same command with --resume to go on.", 130)
-        except (MemoryError, RuntimeError) as error:
-            if not isinstance(said := explained(error), ClsinterpError):
+        except (ClsinterpError, MemoryError, RuntimeError) as error:
+            said = explained(error)
+            if not isinstance(said, ClsinterpError):
                 raise
-            fail(str(said), said.exit_status)
+            options = {p.name: max(p.opts, key=len) for p in self.params if p.name and p.param_type_name == "option"}
+            fail(as_options(str(said), options), said.exit_status)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM):
                 raise
             fail(f"{error.strerror}: {error.filename or ''}", 1)
 
-    return group.command()(wrapped)
+
+def command(function: Callable[..., None], group: typer.Typer = app) -> Callable[..., None]:
+    """Register `function` as a `Command` of `group`."""
+    return group.command(cls=Command)(function)
+
+
+def as_options(message: str, options: Mapping[str, str]) -> str:
+    """`message` with arguments in Python's spelling turned into options of the command line.
+
+    Args:
+        message: of an error.
+        options: name of an argument -> option; names that are not among them stay as they are.
+
+    Example:
+        >>> as_options('give head="fit", a smaller seed=, or resume=True.', {"head": "--head", "resume": "--resume"})
+        'give --head fit, a smaller seed=, or --resume.'
+    """
+
+    def option(found: re.Match[str]) -> str:
+        name, *values = found.groups()
+        if name not in options:
+            return found[0]
+        given = [shlex.quote(value) for value in values if value not in (None, "True")]
+        return " ".join([options[name], *given])
+
+    return ARGUMENT.sub(option, message)
 
 
 def fail(message: str, status: int) -> None:

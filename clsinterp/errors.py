@@ -29,5 +29,5 @@ def explained(error: Exception) -> Exception:
     """`error`, or what it means to the user if it says that memory ran out."""
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
         first = (str(error).splitlines() or [""])[0]
-        return RunError(f"out of memory: {first} Give a smaller --memory-gb or --batch-size, or fewer workers.")
+        return RunError(f"out of memory: {first} Give a smaller memory_gb= or batch_size=, or fewer workers.")
     return error

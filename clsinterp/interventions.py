@@ -77,7 +77,7 @@ def cross_label(labels: Int[Tensor, " n"], seed: Seed) -> Int[Tensor, " n"]:
     if most == n:
         raise RequestError(
             f"cross_label needs at least two labels in a batch, but all {n} images have label "
-            f"{labels[0].item() if n else None}; use a larger batch, another order, or --mode derange."
+            f"{labels[0].item() if n else None}; use a larger batch, another order, or mode='derange'."
         )
     draws = generator(seed)
     if 2 * most > n:

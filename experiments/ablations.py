@@ -18,7 +18,7 @@ misleads: the mean leaves 0.55 at layer 5 where permuted tokens leave 0.20, and 
 import torch
 
 from clsinterp.errors import RequestError
-from clsinterp.figures.pieces import curve, layer_axes, level, panels, share_axis
+from clsinterp.figures.pieces import curve, layer_axes, level, panel_grid, share_axis
 from clsinterp.figures.style import finish
 from clsinterp.interventions import MODES, donors, mean, noise, swap, zero
 from clsinterp.studies.command import Findings, study
@@ -58,7 +58,7 @@ def main(setup: Setup, args) -> Findings:
     table = rows.table()
 
     (intact,) = [r["value"] for r in pick(table, curve="intact")]
-    fig = panels([NAMES[group] for group in groups], shared_yaxes=True, horizontal_spacing=0.04)
+    fig = panel_grid([NAMES[group] for group in groups], shared_yaxes=True, horizontal_spacing=0.04)
     names = list(dict.fromkeys(name for _, name, layer in hits if layer is not None))
     for col, group in enumerate(groups, start=1):
         for n, name in enumerate(names):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import plotly.io as pio
 
-from clsinterp.commands.catalog import STUDIES
+from clsinterp.commands.experiments import STUDIES
 
 HERE = Path(__file__).parent
 # What each study runs on; donors compares all models of the zoo.

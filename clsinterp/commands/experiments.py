@@ -1,14 +1,25 @@
-"""``clsinterp experiments``."""
+"""``clsinterp experiments``, and the list it shows."""
 
 from clsinterp.console import command, out_console
+
+# The studies that stand as scripts in ``experiments/`` of the repository, with a line each.
+STUDIES: dict[str, str] = {
+    "note": "The note: where the label can be read from the CLS token, and where the output depends on it.",
+    "restoration": "Does the network write the label into the CLS token again after a shuffle?",
+    "readouts": "Read-outs from every layer with a fresh CLS token: how good, how alike, what their average buys.",
+    "class_space": "Tokens in class embedding space: where the class appears, and which sublayers put it there.",
+    "causality": "Causality is not decodability: which tokens a counting model uses, and which tell the count.",
+    "frequency": "How low-frequency is the CLS token, and is its learned embedding tied to the source data?",
+    "ablations": "Kinds of ablation side by side: permuted, deranged, cross-label, mean, zero and noise.",
+    "donors": "Whom does the output follow after a CLS swap: availability against use as one number per model.",
+    "head_patching": "Which heads carry the class from the patches to the CLS token?",
+}
 
 
 @command
 def experiments() -> None:
     """List the studies that stand as short scripts in the repository."""
     from rich.table import Table
-
-    from clsinterp.commands.catalog import STUDIES
 
     table = Table("script", "asks", title="Experiments")
     for name, line in STUDIES.items():

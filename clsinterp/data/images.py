@@ -11,7 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clsinterp.errors import RequestError
 
-SKIPPING = "Remove it, or pass --on-bad-image skip to leave such images out and count them."
+SKIPPING = "Remove it, or pass on_bad_image='skip' to leave such images out and count them."
 
 
 def to_rgb(image: Any) -> Image.Image:

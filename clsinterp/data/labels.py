@@ -58,7 +58,7 @@ def match_labels(data: Sequence[str], model: Sequence[str] | None, head: str) ->
         raise RequestError(f"head {head!r} was given; one of auto, own, fit is expected.")
     if model is None:
         if head == "own":
-            raise RequestError("--head own was given, but the checkpoint has no classifier; use --head fit.")
+            raise RequestError("head='own' was given, but the checkpoint has no classifier; use head='fit'.")
         return LabelMatch("fit", same, "the checkpoint has no classifier: a head was fitted on its read-out features")
     classes = _by_name(data, model)
     if classes is not None:
@@ -72,8 +72,8 @@ def match_labels(data: Sequence[str], model: Sequence[str] | None, head: str) ->
         )
     if head == "own":
         raise RequestError(
-            f"--head own was given, but the data's {len(data)} classes ({data[0]!r}, ..) are not the model's "
-            f"{len(model)} ({model[0]!r}, ..); use --head fit."
+            f"head='own' was given, but the data's {len(data)} classes ({data[0]!r}, ..) are not the model's "
+            f"{len(model)} ({model[0]!r}, ..); use head='fit'."
         )
     return LabelMatch(
         "fit",

@@ -102,7 +102,7 @@ def _pick(found: dict[str, Any], asked: str | None, usual: tuple[str, ...]) -> s
         if name in found:
             return name
     raise RequestError(
-        f"no split called {' or '.join(usual)} in: {', '.join(found)}; name one with --train-split / --test-split."
+        f"no split called {' or '.join(usual)} in: {', '.join(found)}; name one with train_split= / test_split=."
     )
 
 

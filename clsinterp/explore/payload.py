@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from clsinterp.explore.state import State
+from clsinterp.views.drawing import cells, maps_figure
 from clsinterp.views.lens import LensView
 from clsinterp.views.maps import OF_A_CLASS, default_class, panels
-from clsinterp.views.panels import cells, maps_figure
 from clsinterp.views.trajectory import trajectory_figure
 
 TOP = 5

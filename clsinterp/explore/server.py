@@ -218,5 +218,5 @@ def listen(app: Dash, host: str, port: int) -> BaseWSGIServer:
     except (OSError, OverflowError) as error:
         raise RequestError(
             f"cannot listen on {host} port {port}: {getattr(error, 'strerror', None) or error}. "
-            "Give another --port, or --host 127.0.0.1."
+            "Give another port=, or host='127.0.0.1'."
         ) from error

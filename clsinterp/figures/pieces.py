@@ -1,4 +1,4 @@
-"""Pieces of figures that studies share: curves with bands, levels, heatmaps, panels. All in plotly."""
+"""Pieces of figures that the note and the studies share: curves with bands, levels, heatmaps, panels. All in plotly."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,9 +9,10 @@ from plotly.subplots import make_subplots
 from clsinterp.figures.style import COLOURS, GREY, SYMBOLS, finish, rgba
 
 Row = dict[str, Any]
+INTERVAL = " [%{customdata[0]:.3f}, %{customdata[1]:.3f}], n = %{customdata[2]}"
 
 
-def panels(titles: Sequence[str], columns: int | None = None, **options: Any) -> go.Figure:
+def panel_grid(titles: Sequence[str], columns: int | None = None, **options: Any) -> go.Figure:
     """A grid of empty panels, `columns` wide (default: all in a row), ``row`` and ``col`` counted from 1."""
     columns = columns or len(titles)
     rows = -(-len(titles) // columns)
@@ -22,7 +23,7 @@ def curve(
     fig: go.Figure, rows: Sequence[Row], name: str, style: int | str, *, x: str = "layer", dash: str = "solid",
     band: bool = True, symbol: str | None = None, **where: Any,
 ) -> None:  # fmt: skip
-    """A line through the points of `rows` with its 95% interval as a band.
+    """A line through the points of `rows` with its 95% interval as a band; hovering tells value, interval and n.
 
     Args:
         fig: the figure.
@@ -32,13 +33,14 @@ def curve(
         x: column of the x axis.
         dash: of the line.
         band: whether the interval is drawn.
-        **where: ``row`` and ``col``.
+        **where: ``row`` and ``col``, or ``secondary_y``.
     """
     if not rows:
         return
     colour = COLOURS[style % len(COLOURS)] if isinstance(style, int) else style
     place = [row[x] for row in rows]
-    if band and all(row["ci_low"] is not None for row in rows):
+    known = all(row["ci_low"] is not None for row in rows)
+    if band and known:
         edge = [row["ci_high"] for row in rows] + [row["ci_low"] for row in reversed(rows)]
         fig.add_scatter(
             x=place + place[::-1], y=edge, fill="toself", fillcolor=rgba(colour, 0.16), line_width=0, mode="lines",
@@ -49,7 +51,8 @@ def curve(
     fig.add_scatter(
         x=place, y=[row["value"] for row in rows], name=name, legendgroup=name, marker=marks,
         mode="lines+markers" if marks else "lines", line={"color": colour, "width": 2, "dash": dash},
-        hovertemplate=f"{x} %{{x}}: %{{y:.3f}}<extra>{name}</extra>", **where,
+        customdata=[[row["ci_low"], row["ci_high"], row["n"]] for row in rows] if known else None,
+        hovertemplate=f"{x} %{{x}}: %{{y:.3f}}{INTERVAL if known else ''}<extra>{name}</extra>", **where,
     )  # fmt: skip
 
 
@@ -65,16 +68,30 @@ def level(
 
 def heat(
     fig: go.Figure, z: Sequence[Sequence[float | None]], x: Sequence[Any], y: Sequence[Any], *, title: str = "",
-    low: float = 0.0, high: float = 1.0, scale: str = "Viridis", bar: float | None = 1.02, digits: int = 2, **where: Any,
+    low: float = 0.0, high: float = 1.0, scale: str = "Viridis", bar: float | None = 1.02, digits: int = 2,
+    size: int = 10, hover: str = "%{y}, %{x}", **where: Any,
 ) -> None:  # fmt: skip
-    """A heatmap with its values written in; row 0 is drawn at the top. `bar` is the colour bar's place, None for none."""
+    """A heatmap with its values written in; row 0 is drawn at the top.
+
+    Args:
+        fig: the figure.
+        z: values, None where there is none.
+        x, y: names of the columns and of the rows.
+        title: of the colour bar.
+        low, high: ends of the colour scale `scale`.
+        bar: the colour bar's place, None for none.
+        digits: of the values written in; 0 writes none.
+        size: of their font.
+        hover: says which cell it is.
+        **where: ``row`` and ``col``.
+    """
     text = [["" if v is None else f"{v:.{digits}f}" for v in line] for line in z] if digits else None
-    shown = {"text": text, "texttemplate": "%{text}", "textfont": {"size": 10}} if digits else {}
+    shown = {"text": text, "texttemplate": "%{text}", "textfont": {"size": size}} if digits else {}
     fig.add_trace(
         go.Heatmap(
             x=list(x), y=list(y), z=[list(line) for line in z], colorscale=scale, zmin=low, zmax=high, xgap=1, ygap=1,
             showscale=bar is not None, colorbar={"title": title, "x": bar, "thickness": 12},
-            hovertemplate="%{y}, %{x}: %{z:.3f}<extra></extra>", **shown,
+            hovertemplate=f"{hover}: %{{z:.3f}}<extra></extra>", **shown,
         ),
         **(where or {}),
     )  # fmt: skip
@@ -96,7 +113,7 @@ def finish_panels(fig: go.Figure, title: str, entries: Sequence[int], panel: int
     """`finish`, with a legend of its own under every panel instead of one for all.
 
     Args:
-        fig: a grid from `panels`; the vertical spacing is set here.
+        fig: from `panel_grid`; the vertical spacing is set here.
         title: of the figure.
         entries: for each row of panels, how many lines of legend it needs at most; room is left for them.
         panel: height of a panel's axes, in pixels.

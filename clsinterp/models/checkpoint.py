@@ -207,7 +207,7 @@ def _explain(source: str, error: Exception, allow_pickle: bool) -> RequestError:
     if not allow_pickle and "safetensors" in text:
         return RequestError(
             f"{source} has no usable safetensors weights ({text}). "
-            "If it ships only pickled weights and you trust them, pass --allow-pickle (allow_pickle=True)."
+            "If it ships only pickled weights and you trust them, pass allow_pickle=True."
         )
     return RequestError(f"cannot load {source}: {text}")
 

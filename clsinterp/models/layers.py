@@ -13,7 +13,7 @@ def not_finite(layer: int) -> RunError:
     """The error for NaN or infinity that first stands after `layer`."""
     return RunError(
         f"NaN or infinity in the residual stream, first after layer {layer}. "
-        "Look at the checkpoint's weights, or run with --dtype float32 if another was given."
+        "Look at the checkpoint's weights, or run with dtype='float32' if another was given."
     )
 
 

@@ -34,7 +34,7 @@ def load_skeleton(source: str, *, revision: str | None = None, **kwargs: Any) ->
     if not isinstance(config, hf_class.config_class):
         raise RequestError(
             f"{source} is a {', '.join(config.architectures)}, which this package loads as {family.hf_class}; a server loads "
-            "it as it is, so its traces would not fit there. Run it without --remote."
+            "it as it is, so its traces would not fit there. Run it without remote=."
         )
     with torch.device("meta"):
         module = hf_class._from_config(config, **kwargs)

@@ -74,7 +74,7 @@ class Traced(TransformersModel):
     def logits(self, value: Any) -> Tensor:
         """The model's output logits, (batch, n_classes)."""
         if not self.family.heads:
-            raise RequestError(f"a {self.family.name} checkpoint has no classifier; fit a head with --head fit.")
+            raise RequestError(f"a {self.family.name} checkpoint has no classifier; fit a head with head='fit'.")
         return value.logits
 
     @logits.transform  # type: ignore[no-redef]

@@ -82,10 +82,10 @@ def own_head(model: Traced) -> Head:
         return Head.of(model.family, model.heads)
     if not model.family.heads:
         raise RequestError(
-            f"a {model.family.name} model has no classifier, so there is nothing a lens could read tokens with; in Python "
-            "pass head=, a clsinterp.probing.head.Head."
+            f"a {model.family.name} model has no classifier, so there is nothing a lens could read tokens with; "
+            "from Python, a clsinterp.probing.Head can be passed."
         )
     raise RequestError(
         f"{model.checkpoint.source or 'this checkpoint'} has no classifier, so there is nothing a lens could read "
-        "tokens with; clsinterp run fits one, which --classifier RUN (VisionModel(classifier=)) then puts there."
+        "tokens with; a run fits one, which classifier=RUN then puts there."
     )

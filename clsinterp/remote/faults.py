@@ -11,7 +11,7 @@ import websocket
 from clsinterp.errors import ClsinterpError, RequestError, RunError
 from clsinterp.remote.server import KEY_VARIABLE, Server
 
-RESUME = "a run goes on with --resume"
+RESUME = "a run goes on with resume=True"
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses that may be gone a moment later
 
 
@@ -51,7 +51,7 @@ def refused(server: Server, status: int, detail: str, sent: int) -> Fault:
         return Fault(
             RequestError(
                 f"a request of {sent / 1e6:.1f} MB is too large for {server.url} ({detail}). Send fewer images at once with "
-                "--per-request (Server(per_request=)); the numbers stay the same."
+                "per_request=; the numbers stay the same."
             ),
             False,
         )
@@ -59,7 +59,7 @@ def refused(server: Server, status: int, detail: str, sent: int) -> Fault:
         return Fault(RunError(f"{server.url} is not available ({status}: {detail}). Later {RESUME}."), True)
     if status in (404, 405):
         return Fault(
-            RequestError(f"{server.url} does not answer as an NDIF server does ({status}: {detail}); look at --host."),
+            RequestError(f"{server.url} does not answer as an NDIF server does ({status}: {detail}); look at host=."),
             False,
         )
     return Fault(
@@ -108,8 +108,8 @@ def _failed(server: Server, model_key: str, text: str, last: str) -> Fault:
     if "out of memory" in text.lower() or "execution timeout" in text:
         return Fault(
             RunError(
-                f"the batch was too much for {server.url} ({last}). Send fewer images at once with --per-request "
-                "(Server(per_request=)); the numbers stay the same."
+                f"the batch was too much for {server.url} ({last}). Send fewer images at once with "
+                "per_request=; the numbers stay the same."
             ),
             False,
         )

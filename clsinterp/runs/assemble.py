@@ -32,7 +32,7 @@ def merge(folder: RunFolder) -> None:
     if job is None:
         if folder.is_done():
             return
-        raise RequestError(f"{folder.path} is not a run folder; the --out of a run is expected.")
+        raise RequestError(f"{folder.path} is not a run folder; the folder that a run was written to is expected.")
     layout = job.layout
     for stage in ("train", "test"):
         missing = folder.missing(layout, layout.units(stage))

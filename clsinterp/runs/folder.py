@@ -78,10 +78,12 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise RequestError(f"{self.path} is a file; a folder for the run is expected.")
         if self._used() and not (resume or overwrite):
-            raise RequestError(f"{self.path} exists and is not empty; pass --resume, --overwrite, or another --out.")
+            raise RequestError(
+                f"{self.path} exists and is not empty; pass resume=True, overwrite=True, or another out=."
+            )
         if self._used() and overwrite and not self._is_run():
             raise RequestError(
-                f"{self.path} is not a run folder, so --overwrite will not delete it; choose another --out."
+                f"{self.path} is not a run folder, so overwrite=True will not delete it; choose another out=."
             )
 
     def _clear(self) -> None:
@@ -90,7 +92,7 @@ class RunFolder:
             self.locks.close()
             if not alone:
                 raise RequestError(
-                    f"another run is writing into {self.path}; wait for it, join it with --resume, or choose another --out."
+                    f"another run is writing into {self.path}; wait for it, join it with resume=True, or choose another out=."
                 )
         with self._explaining(self.path):
             # Out of the way first: a half-deleted folder would no longer be known as a run.
@@ -128,7 +130,7 @@ class RunFolder:
             return None  # `begin` says what is wrong with the place
 
     def _unknown(self) -> RequestError:
-        return RequestError(f"{self.path} holds no run that could be resumed; choose another --out.")
+        return RequestError(f"{self.path} holds no run that could be resumed; choose another out=.")
 
     def _must_match(self, identity: dict[str, Any]) -> None:
         manifest = self.path / "run.json"
@@ -143,7 +145,7 @@ class RunFolder:
         if other := [k for k in sorted({*asked, *now}) if asked.get(k) != now.get(k)]:
             what = "; ".join(f"{k}: {asked.get(k)!r} then, {now.get(k)!r} now" for k in other)
             raise RequestError(
-                f"{self.path} was begun with other arguments ({what}); repeat them, or choose another --out."
+                f"{self.path} was begun with other arguments ({what}); repeat them, or choose another out=."
             )
 
     def finish(self) -> None:
@@ -240,7 +242,7 @@ class RunFolder:
             number = getattr(error, "errno", None)
             if number == errno.ENOSPC or "No space left" in str(error):
                 raise RunError(
-                    f"the disk is full, writing {path}; free some space and run again with --resume."
+                    f"the disk is full, writing {path}; free some space and run again with resume=True."
                 ) from error
             if isinstance(error, OSError):
                 raise RunError(f"cannot write {path}: {error.strerror or error}.") from error

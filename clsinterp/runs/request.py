@@ -126,5 +126,5 @@ class Scope:
 
 
 def default_out(model: str) -> Path:
-    """Where a run goes when --out is not given: ``runs/`` and the model's name."""
+    """Where a run goes when no folder is given: ``runs/`` and the model's name."""
     return Path("runs") / re.sub(r"[^\w.-]+", "-", model.strip("./~")).strip("-")

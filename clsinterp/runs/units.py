@@ -51,7 +51,7 @@ class Shard:
         """
         found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
         if not found or not 1 <= int(found[1]) <= int(found[2]):
-            raise RequestError(f"--shard {text} was given; I/N is expected, counted from 1: 1/16, 2/16, .. 16/16.")
+            raise RequestError(f"shard={text!r} was given; I/N is expected, counted from 1: 1/16, 2/16, .. 16/16.")
         return cls(int(found[1]), int(found[2]))
 
     def part(self, units: list[Unit]) -> list[Unit]:

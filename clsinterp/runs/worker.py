@@ -77,7 +77,7 @@ class Worker:
         folder, layout, shard = self.folder, self.layout, self.scope.shard
         with self._until_complete():
             if not folder.locks.share(IN_USE):
-                raise RequestError(f"{folder.path} is being replaced by another run; choose another --out.")
+                raise RequestError(f"{folder.path} is being replaced by another run; choose another out=.")
             job, at_once = self._agree()
             record = Record(folder, self.workload.model)
             record.seconds["load"] = load_seconds
@@ -123,7 +123,7 @@ class Worker:
         """What the first worker on the folder settled for all: the job, how many images ride at once, and the kind of device.
 
         Fused and blocked kernels may round differently for other sizes of a batch, so it is not left to each worker's
-        free memory. A --memory-gb given to this worker can only lower it.
+        free memory. A ``memory_gb`` given to this worker can only lower it.
         """
         job = self.folder.job()
         if job is None:
@@ -133,7 +133,7 @@ class Worker:
         if plan["device"] != self._device.type:
             raise RequestError(
                 f"{self.folder.path} was begun on {plan['device']}, and {self._device.type} rounds differently; "
-                f"give --device {plan['device']}, or choose another --out."
+                f"give device={plan['device']!r}, or choose another out=."
             )
         lower = self.resources.memory_gb is not None
         return job, min(plan["images_at_once"], mine) if lower else plan["images_at_once"]
@@ -194,7 +194,7 @@ class Worker:
                 whose = named(layout, missing, shard.of if shard else None)
                 raise TooEarly(
                     f"shard {shard} has done its train part; its test part needs the train parts of {whose}. Give the same "
-                    "command again when they are done, or --wait MINUTES to wait here."
+                    "command again when they are done, or wait=MINUTES to wait here."
                 )
             time.sleep(POLL)
 

@@ -152,7 +152,7 @@ def _refuse_unfit(request: Request, model: VisionModel) -> None:
     _layers(request, model)
     if request.cls_only == "refit" and not family.other_readouts:
         raise RequestError(
-            f"--cls-only refit was given, but a {family.name} model reads {' and '.join(family.readouts)} only: "
+            f"cls_only='refit' was given, but a {family.name} model reads {' and '.join(family.readouts)} only: "
             "there is no CLS read-out beside others to keep."
         )
 
@@ -160,7 +160,7 @@ def _refuse_unfit(request: Request, model: VisionModel) -> None:
 def _layers(request: Request, model: VisionModel) -> tuple[int, ...]:
     layers = check_layers(range(model.n_layers) if request.layers is None else request.layers, model.n_layers)
     if not layers:
-        raise RequestError("no layers were given; name some with --layers, or all.")
+        raise RequestError("no layers were given; name some with layers=, or leave it out for all.")
     return layers
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from clsinterp.console import err_console, out_console, quiet_libraries
+from clsinterp.console import as_options, err_console, out_console, quiet_libraries
 from clsinterp.errors import ClsinterpError, RequestError
 from clsinterp.figures.files import to_html
 from clsinterp.runs.folder import IN_USE, RunFolder
@@ -78,9 +78,9 @@ def study(
             try:
                 _run(measure, script.stem, args, several, opener)
             except ClsinterpError as error:
-                err_console.print(
-                    f"{script.name}: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True
-                )
+                flags = {name: f"--{name.replace('_', '-')}" for name in vars(args) if name != "model"}
+                said = f"{script.name}: {as_options(str(error), flags)}"
+                err_console.print(said, style="bold red", markup=False, highlight=False, soft_wrap=True)
                 sys.exit(error.exit_status)
             except KeyboardInterrupt:
                 sys.exit(130)
@@ -110,7 +110,7 @@ def _run(
     measure: Callable[..., Findings], name: str, args: argparse.Namespace, several: bool, opener: Callable[..., Setup]
 ) -> None:
     if args.limit is not None and args.limit < 1:
-        raise RequestError(f"--limit {args.limit} was given; at least 1 is expected.")
+        raise RequestError(f"limit={args.limit} was given; at least 1 is expected.")
     quiet_libraries()
     folder = RunFolder(args.out)
     folder.refuse_unfit(resume=False, overwrite=args.overwrite)
@@ -133,7 +133,7 @@ def _run(
     folder.begin({"identity": identity}, resume=False, overwrite=args.overwrite)
     with folder.alone(IN_USE) as free:
         if not free:
-            raise RequestError(f"another run is writing into {args.out}; choose another --out.")
+            raise RequestError(f"another run is writing into {args.out}; choose another out=.")
         for stem, table in {**findings.tables, "summary": findings.summary}.items():
             folder.write_table(args.out / f"{stem}.parquet", table)
         folder.write(args.out / "summary.md", lambda p: p.write_text(markdown(findings.summary, findings.notes)))

@@ -55,7 +55,7 @@ def images_at_once(
     """
     if model.server is not None:
         if memory_gb is not None:
-            raise RequestError("--memory-gb budgets this machine's memory; for a server, give --per-request.")
+            raise RequestError("memory_gb= budgets this machine's memory; for a server, give per_request=.")
         return model.per_request or sys.maxsize
     parameter = next(model._module.parameters())
     budget = memory_gb * 1e9 if memory_gb is not None else SHARE_OF_FREE * free_bytes(parameter.device)
@@ -69,7 +69,7 @@ def images_at_once(
     if budget < per_image:
         raise RequestError(
             f"a memory budget of {budget / 1e9:.3g} GB was given, but one image with its {n_forks} swapped copies needs "
-            f"{per_image / 1e9:.3g} GB; give more with --memory-gb, or ask for fewer --layers."
+            f"{per_image / 1e9:.3g} GB; give more with memory_gb=, or ask for fewer layers=."
         )
     return int(budget // per_image)
 

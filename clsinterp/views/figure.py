@@ -6,8 +6,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 from clsinterp.errors import RequestError
+from clsinterp.views.drawing import add_map, cells, plain
 from clsinterp.views.maps import default_class, panels, shown
-from clsinterp.views.panels import add_map, cells, plain
 from clsinterp.views.reading import Reading
 from clsinterp.views.trajectory import add_trajectory
 

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from clsinterp.figures.style import BLUE
+from clsinterp.figures.style import BLUE, SYMBOLS
+from clsinterp.views.drawing import FULL, Domain, axis_name, plain
 from clsinterp.views.maps import CLASS_COLOURS, shown
-from clsinterp.views.panels import FULL, Domain, axis_name, plain
 from clsinterp.views.reading import Reading
 
 LINES = (*CLASS_COLOURS[:3], *CLASS_COLOURS[4:8])  # without yellow, which is faint as a line
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
 
 
 def trajectory_classes(views: Sequence[Reading], class_index: int | None = None, most: int = 6) -> list[int]:

@@ -58,7 +58,7 @@ def test_odd_sizes(size):
     [b"", b"not an image", encoded(Image.fromarray(RAMP), "PNG")[:-40], encoded(Image.fromarray(RAMP), "JPEG")[:200]],
 )
 def test_unreadable_images_are_named(data):
-    with pytest.raises(RequestError, match=r"cats/7\.png.*--on-bad-image skip"):
+    with pytest.raises(RequestError, match=r"cats/7\.png.*on_bad_image='skip'"):
         decode(data, "cats/7.png")
 
 

@@ -51,18 +51,19 @@ def trace(fig, name):
 
 def test_the_note_figure_shows_the_values_in_the_notes_colours(curves):
     fig = figures.note_figure([(FACTS, curves)])
-    probe, shuffle = (trace(fig, figures.STYLE[c][0]) for c in ("probe", "shuffle"))
+    probe, shuffle = (trace(fig, figures.CURVE_LOOKS[c][0]) for c in ("probe", "shuffle"))
     assert list(probe.y) == [0.25, 0.5, 1.0]
     assert list(shuffle.y) == [0.9, 0.5, 0.1]
     assert (probe.line.color, shuffle.line.color) == ("#1f77b4", "#ff7f0e")
     assert trace(fig, "output, intact").line.dash == "dash"
     assert (trace(fig, "chance").line.dash, list(trace(fig, "chance").y)) == ("dot", [0.1, 0.1])
     assert [round(x, 3) for x in probe.customdata[1]] == [0.299, 0.701, 20]
+    assert "[%{customdata[0]:.3f}, %{customdata[1]:.3f}], n = %{customdata[2]}" in probe.hovertemplate
 
 
 def test_the_cls_only_curve_is_left_out_where_it_does_not_exist(curves):
     names = {t.name for t in figures.note_figure([(FACTS, curves)]).data}
-    assert figures.STYLE["shuffle_cls_only"][0] not in names
+    assert figures.CURVE_LOOKS["shuffle_cls_only"][0] not in names
 
 
 def test_published_curves_are_overlaid_for_the_published_models_only(curves):
@@ -78,11 +79,11 @@ def test_published_curves_are_overlaid_for_the_published_models_only(curves):
 
 
 def test_lens_donor_and_restoration_figures(curves):
-    lens = figures.lens_figure(curves, FACTS)
+    lens = figures.lens_by_layer(curves, FACTS)
     assert trace(lens, "lens identifiability (right axis)").yaxis == "y2"
-    donor = figures.donor_figure(curves, FACTS)
-    assert list(trace(donor, figures.STYLE["donor"][0]).y) == [0.1, 0.5, 0.9]
-    heat = figures.restoration_figure(curves, FACTS).data[0]
+    donor = figures.donor_by_layer(curves, FACTS)
+    assert list(trace(donor, figures.CURVE_LOOKS["donor"][0]).y) == [0.1, 0.5, 0.9]
+    heat = figures.restoration_by_layer(curves, FACTS).data[0]
     assert [list(row) for row in heat.z] == [[0.0, 0.05, 0.1], [None, 0.1, 0.15], [None, None, 0.2]]
 
 

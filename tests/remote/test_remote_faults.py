@@ -93,7 +93,7 @@ def test_a_server_that_is_not_there(double, free_port):
     model = VisionModel(
         str(double.folder("vit")), remote=Server(f"http://127.0.0.1:{free_port}", tries=2, backoff=0.01)
     )
-    with pytest.raises(RunError, match=r"cannot be reached .* --resume"):
+    with pytest.raises(RunError, match=r"cannot be reached .* resume=True"):
         ask(model)
     assert model.server.traffic.retries == 1
 

@@ -14,7 +14,7 @@ from study_scripts import EXPERIMENTS, run, script
 
 from clsinterp.checks.plain_sweep import plain_forward
 from clsinterp.cli import app
-from clsinterp.commands.catalog import STUDIES
+from clsinterp.commands.experiments import STUDIES
 from clsinterp.data.batches import batches
 from clsinterp.data.sources import open_data
 from clsinterp.interventions import donors

@@ -40,17 +40,17 @@ def engine_for(name: str, resources: Resources, jobs: int | None, address: str |
         RequestError: an option that does not go with the engine, Ray missing or its cluster not found.
     """
     if name not in ENGINES:
-        raise RequestError(f"--engine {name} was given; one of {', '.join(ENGINES)} is expected.")
+        raise RequestError(f"engine={name!r} was given; one of {', '.join(ENGINES)} is expected.")
     if resources.server is not None and name != "local":
         raise RequestError(
-            f"--remote was given with --engine {name}; the server does the work, so leave the engine out."
+            f"a server was given with engine={name!r}; the server does the work, so leave the engine out."
         )
     if jobs is not None and jobs < 1:
-        raise RequestError(f"--jobs {jobs} was given; at least 1 is expected.")
+        raise RequestError(f"jobs={jobs} was given; at least 1 is expected.")
     if jobs is not None and name == "local":
-        raise RequestError("--jobs was given with --engine local, which is one process; use --engine processes.")
+        raise RequestError("jobs= was given with engine='local', which is one process; use engine='processes'.")
     if address is not None and name != "ray":
-        raise RequestError(f"--address was given with --engine {name}; it goes with --engine ray.")
+        raise RequestError(f"address= was given with engine={name!r}; it goes with engine='ray'.")
     return ENGINES[name](resources, jobs, address)
 
 

@@ -23,7 +23,7 @@ def connect(resources: Resources, jobs: int | None, address: str | None) -> tupl
     try:
         import ray
     except ImportError as error:
-        raise RequestError("--engine ray needs the package ray: pip install 'clsinterp[ray]'.") from error
+        raise RequestError("engine='ray' needs the package ray: pip install 'clsinterp[ray]'.") from error
     if not ray.is_initialized():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         new: dict[str, Any] = {"include_dashboard": False} if address is None else {}
@@ -31,7 +31,7 @@ def connect(resources: Resources, jobs: int | None, address: str | None) -> tupl
             ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **new)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise RequestError(
-                f"--address {address} was given, but no Ray cluster can be joined there "
+                f"address={address!r} was given, but no Ray cluster can be joined there "
                 f"({str(error).splitlines()[0]}); start one with: ray start --head."
             ) from error
     return share_out(resources, jobs, ray.cluster_resources())
@@ -61,7 +61,7 @@ def share_out(
     if n > most or n * threads > cpus:
         raise RequestError(
             f"{n} workers of {threads} threads were asked for, but the Ray cluster has {cpus} cores and {gpus} GPUs; "
-            "give fewer --jobs."
+            "give fewer jobs=."
         )
     options: dict[str, float] = {"num_cpus": threads, **({"num_gpus": 1} if on_gpus else {})}
     one = replace(resources, device="cuda" if on_gpus else resources.device, threads=threads, sharers=1)
@@ -94,7 +94,7 @@ def start(task: Task, layout: Layout, progress: Progress, *, each: list[Resource
     except ray.exceptions.RayActorError as error:
         raise RunError(
             f"a Ray worker died and could not be started again ({str(error).splitlines()[0]}). If a machine ran out of "
-            "memory, give fewer --jobs or a smaller --memory-gb; --resume goes on."
+            "memory, give fewer jobs= or a smaller memory_gb=; resume=True goes on."
         ) from error
     finally:
         for a in actors:

@@ -78,7 +78,7 @@ class _Child:
         if self.deaths > RETRIES:
             raise errors.RunError(
                 f"a worker process died {self.deaths} times, last with {how}. If the machine ran out of memory, give fewer "
-                "--jobs or a smaller --memory-gb; --resume goes on."
+                "jobs= or a smaller memory_gb=; resume=True goes on."
             )
         logger.warning("a worker process died with %s; started again.", how)
         self.end()

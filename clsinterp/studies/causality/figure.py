@@ -3,7 +3,7 @@
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from clsinterp.figures.pieces import curve, finish_panels, layer_axes, level, panels, share_axis
+from clsinterp.figures.pieces import curve, finish_panels, layer_axes, level, panel_grid, share_axis
 from clsinterp.studies.causality.setup import GROUPS
 from clsinterp.studies.setup import Setup
 from clsinterp.studies.tidy import pick
@@ -23,7 +23,7 @@ def counting_figure(table: pa.Table, setup: Setup, chance: float) -> go.Figure:
         setup: for names.
         chance: of the probes.
     """
-    fig = panels(list(TITLES.values()), horizontal_spacing=0.07)
+    fig = panel_grid(list(TITLES.values()), horizontal_spacing=0.07)
     groups = [group for group in GROUPS if pick(table, group=group)]
     for col, name in enumerate(TITLES, start=1):
         causal = name != "probe reads the count"

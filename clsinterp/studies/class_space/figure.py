@@ -3,7 +3,7 @@
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from clsinterp.figures.pieces import curve, finish_panels, layer_axes, level, panels, share_axis
+from clsinterp.figures.pieces import curve, finish_panels, layer_axes, level, panel_grid, share_axis
 from clsinterp.figures.style import GREY
 from clsinterp.studies.setup import Setup
 from clsinterp.studies.tidy import pick
@@ -22,7 +22,7 @@ def class_space_figure(table: pa.Table, setup: Setup) -> go.Figure:
     titles = ["class identifiability", "a sublayer's output names the class better<br>than the stream before it",
               "class-value agreement", "top class of a token is that of ..", "lens and probes at the same tokens",
               "accuracy with some patches only"]  # fmt: skip
-    fig = panels(titles, columns=3, horizontal_spacing=0.07)
+    fig = panel_grid(titles, columns=3, horizontal_spacing=0.07)
 
     def lines(names: dict[str, str], row: int, col: int, first: int, twin: bool = True) -> None:
         for n, (name, label) in enumerate(names.items(), start=first):

@@ -41,7 +41,7 @@ def parts_of(setup: Setup) -> list[str]:
     return [part for part in PARTS if part in setup.model.layout.slices]
 
 
-def token_logits(setup: Setup, tokens: Float[Tensor, "batch token d_model"]) -> Float[Tensor, "batch token classes"]:
+def part_logits(setup: Setup, tokens: Float[Tensor, "batch token d_model"]) -> Float[Tensor, "batch token classes"]:
     """Lens logits of CLS (if any) and patch tokens, each through its own part of the classifier, final norm first."""
     model = setup.model
     out = []
@@ -59,7 +59,7 @@ def read(setup: Setup, batch: Batch) -> InClassSpace:
     cache = setup.model.run_with_cache(batch.pixels, names)[1]
 
     def logits(name: str, i: int) -> Tensor:
-        return token_logits(setup, cache[name, i])
+        return part_logits(setup, cache[name, i])
 
     before = logits("resid_pre", 0)
     targets = batch.targets.to(before.device).unsqueeze(1).expand(before.shape[:2])

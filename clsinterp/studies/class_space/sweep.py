@@ -4,7 +4,7 @@ import torch
 
 from clsinterp.probing.metrics import identifiability, ranks
 from clsinterp.studies.class_space import cuts as cuts
-from clsinterp.studies.class_space.reading import parts_of, token_logits
+from clsinterp.studies.class_space.reading import part_logits, parts_of
 from clsinterp.studies.setup import Setup
 from clsinterp.studies.tidy import Rows
 
@@ -29,7 +29,7 @@ def perturb(setup: Setup, rows: Rows, limit: int) -> dict[str, float]:
         for cut in [None, *(cuts.CUTS if has_cls else ["patches see themselves only"])]:
             readout, last = cuts.cut_attention(setup, batch, cut)
             found.setdefault(("output", cut or UNCUT, None), []).append(right(readout))
-            logits = token_logits(setup, last)[:, parts_of(setup).index("patches") :]
+            logits = part_logits(setup, last)[:, parts_of(setup).index("patches") :]
             rank = ranks(logits, batch.targets.to(logits.device).unsqueeze(1).expand(logits.shape[:2])).cpu()
             share = identifiability(rank, setup.head.n_classes).mean(1)
             found.setdefault(("patches", cut or UNCUT, None), []).append(share)

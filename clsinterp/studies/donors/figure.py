@@ -7,7 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from clsinterp.figures.pieces import curve, layer_axes, level, panels, share_axis
+from clsinterp.figures.pieces import curve, layer_axes, level, panel_grid, share_axis
 from clsinterp.figures.style import BLUE, COLOURS, GREEN, GREY, ORANGE, PURPLE, finish, rgba
 from clsinterp.studies.tidy import pick
 
@@ -29,7 +29,7 @@ def gap_figure(table: pa.Table, models: Sequence[Facts]) -> go.Figure:
     columns = min(WIDE, n)
     titles = [_title(m) for m in models] + (["area between availability and use"] if len(models) > 1 else [])
     rows = math.ceil(n / columns)
-    fig = panels(titles, columns, horizontal_spacing=0.06, vertical_spacing=SPACE / rows if rows > 1 else 0)
+    fig = panel_grid(titles, columns, horizontal_spacing=0.06, vertical_spacing=SPACE / rows if rows > 1 else 0)
     for i, facts in enumerate(models):
         where: dict[str, Any] = {"row": i // columns + 1, "col": i % columns + 1}
         _model(fig, table, facts, where)
@@ -139,7 +139,7 @@ def confusability_figure(table: pa.Table, models: Sequence[Facts], kinds: Sequen
     columns = min(WIDE, len(models))
     rows = math.ceil(len(models) / columns)
     titles = [m["model"] for m in models]
-    fig = panels(titles, columns, horizontal_spacing=0.06, vertical_spacing=SPACE / rows if rows > 1 else 0)
+    fig = panel_grid(titles, columns, horizontal_spacing=0.06, vertical_spacing=SPACE / rows if rows > 1 else 0)
     for i, facts in enumerate(models):
         where: dict[str, Any] = {"row": i // columns + 1, "col": i % columns + 1}
         for k, kind in enumerate(kinds):

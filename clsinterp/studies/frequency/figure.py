@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from clsinterp.figures.pieces import curve, finish_panels, layer_axes, level, panels, share_axis  # fmt: skip
+from clsinterp.figures.pieces import curve, finish_panels, layer_axes, level, panel_grid, share_axis  # fmt: skip
 from clsinterp.figures.style import BLUE, COLOURS, GREY, ORANGE
 from clsinterp.studies.setup import Setup
 from clsinterp.studies.tidy import pick
@@ -23,7 +23,7 @@ def frequency_figure(table: pa.Table, setup: Setup, cuts: Sequence[float]) -> go
     """
     titles = ["similarity to the low-pass image", "similarity to the high-pass image", "amplitude exchanged below the cut-off",
               "probes on low-pass images", "probes on high-pass images", "CLS embedding learned or random"]  # fmt: skip
-    fig = panels(titles, columns=3, horizontal_spacing=0.07)
+    fig = panel_grid(titles, columns=3, horizontal_spacing=0.07)
 
     def lines(
         row: int, col: int, measure: str, kind: str, chosen: Sequence[float], suffix: str = "", first: int = 0

@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 import pyarrow as pa
 from torch import Tensor
 
-from clsinterp.figures.pieces import curve, finish_panels, heat, layer_axes, level, panels, share_axis
+from clsinterp.figures.pieces import curve, finish_panels, heat, layer_axes, level, panel_grid, share_axis
 from clsinterp.studies.setup import Setup
 from clsinterp.studies.tidy import pick
 
@@ -23,7 +23,7 @@ def readouts_figure(table: pa.Table, alike: Mapping[str, Tensor], setup: Setup, 
     n, last = len(setup.layers), kinds[-1]
     titles = ["one read-out, by its block", "average of the last k read-outs", f"same answer ({last})",
               f"right together beyond chance: phi ({last})"]  # fmt: skip
-    fig = panels(titles, columns=2, horizontal_spacing=0.1)
+    fig = panel_grid(titles, columns=2, horizontal_spacing=0.1)
     (output,) = [r["value"] for r in pick(table, curve="output")]
     for k, kind in enumerate(kinds):
         curve(fig, pick(table, curve=kind), f"{kind} CLS token", k, row=1, col=1)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from clsinterp.figures.pieces import curve, finish_panels, heat, layer_axes, level, panels, share_axis
+from clsinterp.figures.pieces import curve, finish_panels, heat, layer_axes, level, panel_grid, share_axis
 from clsinterp.studies.setup import Setup
 from clsinterp.studies.tidy import pick
 
@@ -24,7 +24,7 @@ def restoration_figure(table: pa.Table, setup: Setup, sets: Sequence[str]) -> go
     layers = setup.layers
     titles = ["probes fitted on intact tokens", "probes fitted again after the shuffle", "accuracy by blocks since then",
               "output, shuffled at several layers"]  # fmt: skip
-    fig = panels(titles, columns=2, horizontal_spacing=0.1)
+    fig = panel_grid(titles, columns=2, horizontal_spacing=0.1)
     none = [r["value"] for r in pick(table, curve="no shuffle")]
     for col, kind in enumerate(("same probe", "refitted probe"), start=1):
         points = pick(table, curve=kind)

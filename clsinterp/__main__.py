@@ -1,0 +1,5 @@
+"""``python -m clsinterp``."""
+
+from clsinterp.cli import main
+
+main()
