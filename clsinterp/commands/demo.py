@@ -1,12 +1,15 @@
 """``clsinterp demo``."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clsinterp.commands.run import summary
 from clsinterp.console import command, err_console, out_console, progress_bars, quiet_libraries
+
+if TYPE_CHECKING:
+    from clsinterp.runs.results import Run
 
 
 @command
@@ -46,7 +49,7 @@ def demo(
     out_console.print(f"figure: {page}", soft_wrap=True, highlight=False)
 
 
-def _table(found: list[Any]) -> Any:
+def _table(found: list["Run"]) -> Any:
     """A row per model: accuracy intact, of the best probe, after swaps at the first and last layer; the onsets."""
     from rich.table import Table
 

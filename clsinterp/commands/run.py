@@ -1,7 +1,7 @@
 """``clsinterp demo`` and ``clsinterp run``."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -23,6 +23,9 @@ from clsinterp.console import (
     server_of,
 )
 from clsinterp.errors import RequestError
+
+if TYPE_CHECKING:
+    from clsinterp.runs.report import Report
 
 OUT = Annotated[Path | None, typer.Option(help="Run folder; default runs/MODEL.", show_default=False)]
 
@@ -182,14 +185,14 @@ def show(folder: Path) -> None:
     out_console.print(f"figure: {folder / 'figure.html'}", soft_wrap=True, highlight=False)
 
 
-def summary(report: Any) -> str:
+def summary(report: "Report") -> str:
     """Where the label is decodable from and used from, in a sentence."""
     decodable, used = (report.onsets[key] for key in ("decodable_from", "used_from"))
     whole = "no swap costs half of it" if used.layer is None else f"used from layer {used}"
     return f"{report.facts.model}: the label is decodable from layer {decodable}; {whole}."
 
 
-def run_table(report: Any, curves: Any) -> Any:
+def run_table(report: "Report", curves: Any) -> Any:
     """The table of a run: one row per layer, one column per curve."""
     from rich.table import Table
 
