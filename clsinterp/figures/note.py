@@ -72,7 +72,7 @@ def note_figure(runs: Sequence[tuple[dict[str, Any], pa.Table]], published: bool
     """The note's figure: per model, where the label can be read (probe) and where the output depends on it (shuffle).
 
     Args:
-        runs: (facts, curves) of each run, as `clsinterp.read_run` gives them; one panel each, shared y axis.
+        runs: (facts, curves) of each run, as `clsinterp.runs.results.read_run` gives them; one panel each, shared y axis.
         published: overlay the published curves as open circles where the model is one of the five checkpoints.
 
     Raises:
