@@ -57,6 +57,8 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run it."""
+        options = {p.name: max(p.opts, key=len) for p in self.params if p.name and p.param_type_name == "option"}
+        log_lines(options)
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -65,7 +67,6 @@ class Command(TyperCommand):
             said = explained(error)
             if not isinstance(said, ClsinterpError):
                 raise
-            options = {p.name: max(p.opts, key=len) for p in self.params if p.name and p.param_type_name == "option"}
             fail(as_options(str(said), options), said.exit_status)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM):
@@ -83,7 +84,8 @@ def as_options(message: str, options: Mapping[str, str]) -> str:
 
     Args:
         message: of an error.
-        options: name of an argument -> option; names that are not among them stay as they are.
+        options: name of an argument -> option; names that are not among them stay as they are, as does
+            what is set to False.
 
     Example:
         >>> as_options('give head="fit", a smaller seed=, or resume=True.', {"head": "--head", "resume": "--resume"})
@@ -92,12 +94,30 @@ def as_options(message: str, options: Mapping[str, str]) -> str:
 
     def option(found: re.Match[str]) -> str:
         name, *values = found.groups()
-        if name not in options:
+        if name not in options or "False" in values:
             return found[0]
         given = [shlex.quote(value) for value in values if value not in (None, "True")]
         return " ".join([options[name], *given])
 
     return ARGUMENT.sub(option, message)
+
+
+class _Line(logging.Formatter):
+    """A log line, with `options` in the place of arguments."""
+
+    def __init__(self, options: Mapping[str, str]) -> None:
+        super().__init__("clsinterp: %(message)s")
+        self.options = options
+
+    def format(self, record: logging.LogRecord) -> str:
+        return as_options(super().format(record), self.options)
+
+
+def log_lines(options: Mapping[str, str]) -> None:
+    """Show warnings as lines on stderr, arguments in them as in `as_options`."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Line(options))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 def fail(message: str, status: int) -> None:
@@ -115,7 +135,7 @@ def quiet_libraries() -> None:
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
-    logging.basicConfig(level=logging.WARNING, format="clsinterp: %(message)s")
+    log_lines({})  # in a worker process; a command has said more already
     logging.getLogger("nnsight").setLevel(logging.ERROR)
     logging.getLogger("httpx").setLevel(logging.ERROR)
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)

@@ -76,7 +76,7 @@ def sweep(
     labels: Tensor | None = None,
     group: str | Sequence[int] = "cls",
 ) -> dict[str, Tensor]:
-    """The same columns as `clsinterp.sweeps.fork.fork`, from one hooked forward per layer and no nnsight."""
+    """The same columns as `clsinterp.fork`, from one hooked forward per layer and no nnsight."""
     family, d = model.family, model.d_model
     where = model.layout.index(group)
     labels = targets if labels is None else labels

@@ -50,7 +50,7 @@ def code(session: Session, state: State, tab: str, layer: int, class_index: int)
     ours = ["from clsinterp import VisionModel, lens"]
     ours += ["from clsinterp.hooks.points import walk"] if attends else []
     ours += [f"from clsinterp.interventions import {state.replace}"] if state.replace in ("mean", "noise") else []
-    ours += ["from clsinterp.views.lens import Intervention"] if state.intervenes else []
+    ours += ["from clsinterp.views import Intervention"] if state.intervenes else []
     ours += [f"from clsinterp.probing.lens import {', '.join(sorted(names))}"] if names else []
     ours += [needs] if needs and not plain else []
     gallery_import, _, gallery = session.gallery.setup.partition("\n\n")

@@ -139,7 +139,7 @@ def from_folder(folder: Path) -> Gallery:
         RequestError: no such folder, or no image in it.
     """
     if not folder.is_dir():
-        raise RequestError(f"there is no folder {folder}; give a folder of images with images=.")
+        raise RequestError(f"there is no folder {folder}; a folder of images is expected.")
     ending = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
     pictures: list[Picture] = []
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in ending and p.is_file()):

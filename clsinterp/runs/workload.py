@@ -147,7 +147,7 @@ def _refuse_unfit(request: Request, model: VisionModel) -> None:
     if not family.has_cls:
         raise RequestError(
             f"a {family.name} model has no CLS token to swap or probe; in Python, "
-            'clsinterp.sweeps.capture.capture(model, pixels, layers, group="patches") gives patch tokens to probe.'
+            'clsinterp.capture(model, pixels, layers, group="patches") gives patch tokens to probe.'
         )
     _layers(request, model)
     if request.cls_only == "refit" and not family.other_readouts:

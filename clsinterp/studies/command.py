@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from clsinterp.console import as_options, err_console, out_console, quiet_libraries
+from clsinterp.console import as_options, err_console, log_lines, out_console, quiet_libraries
 from clsinterp.errors import ClsinterpError, RequestError
 from clsinterp.figures.files import to_html
 from clsinterp.runs.folder import IN_USE, RunFolder
@@ -75,10 +75,11 @@ def study(
             for name, settings in (options or {}).items():
                 parser.add_argument(name, **settings)
             args = parser.parse_args(argv)
+            flags = {name: f"--{name.replace('_', '-')}" for name in vars(args) if name != "model"}
+            log_lines(flags)
             try:
                 _run(measure, script.stem, args, several, opener)
             except ClsinterpError as error:
-                flags = {name: f"--{name.replace('_', '-')}" for name in vars(args) if name != "model"}
                 said = f"{script.name}: {as_options(str(error), flags)}"
                 err_console.print(said, style="bold red", markup=False, highlight=False, soft_wrap=True)
                 sys.exit(error.exit_status)

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,7 @@ SHELL = re.compile(r"(clsinterp \w+|ray start)\b.*")
         ("give memory_gb=0.5; it was (out=runs/a.b).", "give --memory-gb 0.5; it was (--out runs/a.b)."),
         ("choose another out='my runs'.", "choose another --out 'my runs'."),
         ("shape= is no option here, nor is subhead=1", "shape= is no option here, nor is subhead=1"),
+        ("leave resume=False alone", "leave resume=False alone"),
         ("/data/head=3/x and http://host/?out=1&head=2", "/data/head=3/x and http://host/?out=1&head=2"),
     ],
 )
@@ -60,3 +63,12 @@ def test_no_error_of_the_library_names_an_option():
                 text = SHELL.sub("", " ".join(texts))
                 found += [f"{path.relative_to(root)}:{node.lineno}: {text}"] if re.search(r"--[a-z]", text) else []
     assert found == []
+
+
+def test_warnings_are_told_in_options_too():
+    code = (
+        "import logging; from clsinterp.console import log_lines; log_lines({'resume': '--resume'});"
+        "logging.getLogger('clsinterp.x').warning('a run goes on with %s.', 'resume=True')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "clsinterp: a run goes on with --resume.\n"

@@ -25,21 +25,21 @@ TRACEBACK = (
 )
 LASTING = {
     "model not hosted": ({"kind": "error", "text": "Could not deploy this model. It is large"}, RequestError, "does not host"),
-    "too large": ({"kind": "too-large", "bytes": 1000}, RequestError, r"too large .* --per-request"),
-    "result lost": ({"kind": "lose"}, RunError, r"lost a result .*404.* --resume"),
+    "too large": ({"kind": "too-large", "bytes": 1000}, RequestError, r"too large .* per_request="),
+    "result lost": ({"kind": "lose"}, RunError, r"lost a result .*404.* resume=True"),
     "result cut": ({"kind": "truncate"}, RunError, r"lost a result .*bytes that are no result"),
     "connection lost": ({"kind": "drop"}, RunError, r"lost a result .*the job was RUNNING"),
     "traceback": ({"kind": "error", "text": TRACEBACK}, RunError, "forward.py line 7: ValueError: no such thing"),
-    "memory": ({"kind": "error", "text": "torch.OutOfMemoryError: CUDA out of memory."}, RunError, "--per-request"),
-    "timeout": ({"kind": "error", "text": "Your job exceeded the execution timeout of 60s."}, RunError, "--per-request"),
+    "memory": ({"kind": "error", "text": "torch.OutOfMemoryError: CUDA out of memory."}, RunError, "per_request="),
+    "timeout": ({"kind": "error", "text": "Your job exceeded the execution timeout of 60s."}, RunError, "per_request="),
     "another class": (
         {"kind": "error", "text": "a\nnnsight.x.UnknownPersistentIdError: Module:model.vit"}, RequestError, "another class",
     ),
     "a module": (
         {"kind": "error", "text": "a\nModuleNotFoundError: No module named 'mine'"}, RunError, r"nnsight.register\('mine'\)",
     ),
-    "not available": ({"kind": "unavailable"}, RunError, r"not available \(503.* --resume"),
-    "preempted": ({"kind": "error", "text": "Your job was cancelled or preempted by the server."}, RunError, "--resume"),
+    "not available": ({"kind": "unavailable"}, RunError, r"not available \(503.* resume=True"),
+    "preempted": ({"kind": "error", "text": "Your job was cancelled or preempted by the server."}, RunError, "resume=True"),
 }  # fmt: skip
 PASSING = ("result lost", "result cut", "connection lost", "not available", "preempted")
 

@@ -383,3 +383,11 @@ def test_loader_and_setup_see_the_same_images(setup, folder):
     ours = torch.cat([b.pixels for b in s.batches(s.test)])
     assert torch.equal(direct, ours)
     assert torch.cat([b.labels for b in s.batches(s.test)]).tolist() == split.labels
+
+
+def test_a_study_script_tells_its_own_options(tmp_path, capsys):
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(SystemExit) as ended:
+        script("ablations").main(["--out", str(tmp_path)])
+    assert ended.value.code == 2
+    assert "--overwrite, or another --out." in capsys.readouterr().err
