@@ -139,10 +139,6 @@ class VisionModel(Hooked):
         names = self._module.config.id2label
         return [names[i] for i in range(len(names))]
 
-    def _wrap(self, module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
-        # The pipeline would only guess an image processor (and fail without torchvision); pixels() does its work.
-        return module
-
     def __call__(self, images: Any, **kwargs: Any) -> Any:
         """The Hugging Face output for `images`, with the hooks of a surrounding `hooks` context, if any."""
         if self.server is None:

@@ -31,7 +31,7 @@ from clsinterp.studies.frequency.figure import frequency_figure
 from clsinterp.studies.frequency.spectrum import filters, shifts
 from clsinterp.studies.setup import Setup
 from clsinterp.studies.tidy import Rows, wide
-from clsinterp.sweeps.group_tokens import group_tokens
+from clsinterp.sweeps.capture import capture
 from clsinterp.sweeps.variants import Edit, on, variants
 
 CUTS = (0.125, 0.25, 0.5, 0.75)  # shares of Nyquist
@@ -44,7 +44,7 @@ def filtered(setup: Setup, rows: Rows) -> None:
     total, seen = dict.fromkeys(GROUPS, 0), 0
 
     def tokens(pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {g: x.double().cpu() for g, x in group_tokens(setup.model, pixels, setup.layers).items()}
+        return dict(zip(GROUPS, capture(setup.model, pixels, setup.layers, GROUPS)[0].double().cpu(), strict=True))
 
     def train():
         nonlocal seen

@@ -2,19 +2,18 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import nnsight
 import torch
-from nnsight.ndif import EnvComparison, get_local_env, get_remote_env
 
 from clsinterp.checks.local import Finding
 from clsinterp.remote.backend import CONNECT
 from clsinterp.remote.faults import of_http
 from clsinterp.remote.model import blank
 from clsinterp.remote.server import Server
+from clsinterp.remote.unstable import at_host, compare_versions
 from clsinterp.vision_model import VisionModel
 
 
@@ -31,7 +30,7 @@ def check_remote(model: VisionModel) -> Iterator[Finding]:
     assert server is not None  # the command loads the model with remote=
     ping(server)
     yield Finding("the server answers", True, server.url)
-    with _configured(server):
+    with at_host(server.url):
         deployments = nnsight.status(raw=True).get("deployments", {}).values()
     yield (hosted := _hosted(model, deployments))
     if not hosted.holds:
@@ -76,8 +75,8 @@ def _hosted(model: VisionModel, deployments: Any) -> Finding:
 
 
 def _versions(server: Server) -> Iterator[Finding]:
-    with _configured(server):
-        env = EnvComparison(get_local_env(), get_remote_env(force_refresh=True))
+    with at_host(server.url):
+        env = compare_versions()
     other = [f"{name}: {v['local']} here, {v['remote']} there" for name, v in sorted(env.critical_mismatches.items())]
     yield Finding("nnsight, torch and transformers are the same there", not other, "; ".join(other))
     here, there = (".".join(python.split(".")[:2]) for python in (env.local_python, env.remote_python))
@@ -101,14 +100,3 @@ def _cls(model: VisionModel) -> Finding:
     return Finding(
         "the CLS token reads and writes there", swapped and bool(torch.isfinite(end).all()), "blocks 0 and last"
     )
-
-
-@contextmanager
-def _configured(server: Server) -> Iterator[None]:
-    """nnsight's own questions go to the configured host; have them go to `server`."""
-    before = nnsight.CONFIG.API.HOST
-    nnsight.CONFIG.API.HOST = server.url
-    try:
-        yield
-    finally:
-        nnsight.CONFIG.API.HOST = before

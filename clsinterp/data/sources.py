@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from clsinterp.data.splits import HOLD_OUT, Split, choose, divide, same_classes
+from clsinterp.data.unstable import with_features
 from clsinterp.errors import RequestError
 
 logger = logging.getLogger(__name__)
@@ -110,8 +111,7 @@ def _index(rows: Any, split: str, data: str, image_column: str | None, label_col
     """Every row of a split, in stored order; streamed rows are still streamed."""
     import datasets
 
-    if rows.features is None:
-        rows = rows._resolve_features()
+    rows = with_features(rows)
     features = rows.features
     images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
     image = _column(image_column, images, features, "image")

@@ -6,7 +6,6 @@ import difflib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Self
 
 import nnsight
@@ -16,32 +15,12 @@ from torch import Tensor
 from clsinterp.errors import RequestError
 from clsinterp.hooks.cache import ActivationCache
 from clsinterp.hooks.points import ON_REQUEST, hook_names, walk
+from clsinterp.hooks.visits import HookFn, HookPoint, calling, keeping
 from clsinterp.models.traced import Traced
+from clsinterp.models.unstable import edits_of, set_edits
 from clsinterp.remote.model import Remote
 
 NamesFilter = None | str | Sequence[str] | Callable[[str], bool]
-HookFn = Callable[[Tensor, "HookPoint"], Tensor | None]
-
-
-@dataclass(frozen=True)
-class HookPoint:
-    """What a hook function is told about where it stands.
-
-    Attributes:
-        name: such as ``blocks.3.attn.hook_pattern``.
-    """
-
-    name: str
-
-    def layer(self) -> int:
-        """The block's number.
-
-        Raises:
-            RequestError: the name is not inside a block.
-        """
-        if not (found := re.match(r"blocks\.(\d+)\.", self.name)):
-            raise RequestError(f"{self.name} is not inside a block.")
-        return int(found[1])
 
 
 class Hooked(Remote):
@@ -94,22 +73,14 @@ class Hooked(Remote):
         if stop is not None:
             names = [name for name in names if _runs_before(name, stop)]
         kept: dict[str, Tensor] = {}
-
-        def keep(name: str, value: Tensor) -> Tensor | None:
-            if incl_bwd is None:
-                kept[name] = value.detach()
-                return None
-            # Handed back, so that the output is computed from this very tensor and its gradient exists.
-            kept[name] = value if value.requires_grad else value.requires_grad_()
-            return value
-
+        keep = keeping(kept, with_grad=incl_bwd is not None)
         if self.server is not None and incl_bwd is not None:
             raise RequestError(
                 "incl_bwd differentiates here, and the weights are on a server; load the model without remote=."
             )
         grad = incl_bwd is not None or (torch.is_grad_enabled() and self.server is None)
         with torch.set_grad_enabled(grad), self.trace(pixels) as tracer:
-            with torch.set_grad_enabled(grad):  # a server runs the body alone, without the mode around it
+            with torch.set_grad_enabled(grad):
                 walk(self, names, keep, stop)
             nnsight.save(kept)  # filled on the server, if there is one
             if stop is not None:
@@ -152,24 +123,15 @@ class Hooked(Remote):
         forward = _by_name(self, fwd_hooks)
         backward = _by_name(self, bwd_hooks)
 
-        def visit(name: str, value: Tensor) -> Tensor | None:
-            new = _apply(forward.get(name, ()), name, value)
-            if name not in backward:
-                return new
-            watched = value if new is None else new
-            watched = watched.clone() if watched.requires_grad else watched.clone().requires_grad_()
-            for function in backward[name]:
-                watched.register_hook(lambda grad, function=function: function(grad, HookPoint(name)))
-            return watched
-
+        visit = calling(forward, backward)
         wanted = list(forward | backward)
-        before = self.__dict__["_edits"].copy()  # nnsight has no way to take back a single edit
+        before = edits_of(self)
         with self.edit(inplace=True):
             walk(self, wanted, visit)
         try:
             yield self
         finally:
-            self.__dict__["_edits"] = before
+            set_edits(self, before)
 
     def run_with_hooks(
         self,
@@ -213,36 +175,6 @@ def _by_name(model: Traced, hooks: Sequence[tuple[NamesFilter, HookFn]]) -> dict
         for name in select(model, names_filter):
             found.setdefault(name, []).append(function)
     return found
-
-
-def _apply(functions: Sequence[HookFn], name: str, value: Tensor) -> Tensor | None:
-    """What `functions` make of `value`; None if they leave it."""
-    if not functions:
-        return None
-    current, edited = _copy(value), False
-    for function in functions:
-        version = current._version
-        new = function(current, HookPoint(name))
-        if new is None:
-            edited |= current._version != version
-            continue
-        if new.shape != value.shape:
-            raise RequestError(
-                f"the hook at {name} returned shape {tuple(new.shape)}; {tuple(value.shape)} is expected."
-            )
-        current, edited = new, True
-    return current if edited else None
-
-
-def _copy(value: Tensor) -> Tensor:
-    """A copy, since an edit in place must not reach tensors kept elsewhere, and one that counts its edits.
-
-    Tensors made in inference mode count none; those copied outside of it do.
-    """
-    if not value.is_inference():
-        return value.clone()
-    with torch.inference_mode(False):
-        return value.clone()
 
 
 def _stop(stop_at_layer: int | None, n_layers: int) -> int | None:

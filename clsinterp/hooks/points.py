@@ -78,6 +78,13 @@ class _Stop:
         new = self.visit(self.prefix + name, value) if name in self.names else None
         return (value, False) if new is None else (new, True)
 
+    def through(self, name: str, envoy: Any, place: str, value: Tensor | None = None) -> None:
+        """Visit `name`, which stands for ``envoy.place`` as it is (`value`, if it is known), and write back an edit."""
+        if name in self.names:
+            new, edited = self.at(name, getattr(envoy, place) if value is None else value)
+            if edited:
+                setattr(envoy, place, new)
+
 
 def walk(model: Any, wanted: Iterable[str], visit: Visit, stop_at_layer: int | None = None) -> None:
     """Visit the `wanted` names in forward order; call it inside a trace of `model`.
@@ -98,14 +105,8 @@ def walk(model: Any, wanted: Iterable[str], visit: Visit, stop_at_layer: int | N
         return
     if model.lens_norm is not None:
         _norm(model.ln_final, model.lens_norm, here.under("ln_final."))
-    if here.wants("hook_readout"):
-        value, edited = here.at("hook_readout", model.readout)
-        if edited:
-            model.readout = value
-    if here.wants("hook_logits"):
-        value, edited = here.at("hook_logits", model.logits)
-        if edited:
-            model.logits = value
+    here.through("hook_readout", model, "readout")
+    here.through("hook_logits", model, "logits")
 
 
 def _embeddings(model: Traced, here: _Stop) -> None:
@@ -129,9 +130,7 @@ def _embeddings(model: Traced, here: _Stop) -> None:
         if moved or edited:
             embed.output = full
     if here.wants("hook_ln_pre"):
-        value, edited = here.at("hook_ln_pre", model.ln_pre.output)
-        if edited:
-            model.ln_pre.output = value
+        here.through("hook_ln_pre", model.ln_pre, "output")
 
 
 def position_embeddings(model: Traced, size: Any, like: Tensor) -> Tensor:
@@ -161,10 +160,7 @@ def _norm(envoy: Any, norm: nn.LayerNorm, here: _Stop) -> None:
         scale, edited = here.at("hook_scale", (centred.square().mean(-1, keepdim=True) + norm.eps).sqrt())
         if edited:
             envoy.output = out = centred / scale * norm.weight + norm.bias
-    if here.wants("hook_normalized"):
-        value, edited = here.at("hook_normalized", envoy.output if out is None else out)
-        if edited:
-            envoy.output = value
+    here.through("hook_normalized", envoy, "output", out)
 
 
 def _block(model: Traced, i: int, here: _Stop) -> None:
@@ -196,10 +192,7 @@ def _block(model: Traced, i: int, here: _Stop) -> None:
         mlp_out, edited = here.at("hook_mlp_out", block.mlp.output * layer_scale(model, i, "scale2"))
         if moved or edited:
             block.output = post = mlp_out + mid
-    if here.wants("hook_resid_post"):
-        value, edited = here.at("hook_resid_post", block.output if post is None else post)
-        if edited:
-            block.output = value
+    here.through("hook_resid_post", block, "output", post)
 
 
 def _attention(model: Traced, i: int, here: _Stop) -> Tensor | None:
@@ -267,11 +260,5 @@ def _attn_out(model: Traced, i: int, z: Tensor | None, here: _Stop) -> tuple[Ten
 
 def _mlp(envoy: Any, maps: tuple[str, str], here: _Stop) -> None:
     first, last = (getattr(envoy, name) for name in maps)
-    if here.wants("hook_pre"):
-        value, edited = here.at("hook_pre", first.output)
-        if edited:
-            first.output = value
-    if here.wants("hook_post"):
-        value, edited = here.at("hook_post", last.input)
-        if edited:
-            last.input = value
+    here.through("hook_pre", first, "output")
+    here.through("hook_post", last, "input")

@@ -18,7 +18,7 @@ MLP_MAPS = (("gate_proj", "down_proj"), ("fc1", "fc2"), ("up_proj", "down_proj")
 
 def by_head(x: Tensor, n_heads: int) -> Tensor:
     """The last axis taken apart into heads: (..., head * d_head) to (..., head, d_head)."""
-    return x.unflatten(-1, (n_heads, -1))  # no einops here: this runs on servers that may lack it
+    return x.unflatten(-1, (n_heads, -1))
 
 
 def head_results(model: Traced, i: int, z: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import nn
 
 from clsinterp.errors import RequestError
 from clsinterp.models.families import Family, find_family
+from clsinterp.models.unstable import commit_of
 from clsinterp.models.wheels import SOURCES, fetched
 
 logger = logging.getLogger(__name__)
@@ -145,7 +146,7 @@ def load_checkpoint(
         load_processor(where, revision),
         head_is_own=bool(family.heads) and not heads,
         source=source,
-        revision=getattr(config, "_commit_hash", None),
+        revision=commit_of(config, where, revision),
     )
 
 

@@ -10,6 +10,7 @@ import transformers
 from clsinterp.errors import RequestError
 from clsinterp.models.checkpoint import Checkpoint, load_processor, read_config, resolve
 from clsinterp.models.families import find_family
+from clsinterp.models.unstable import commit_of, from_config
 
 
 def load_skeleton(source: str, *, revision: str | None = None, **kwargs: Any) -> Checkpoint:
@@ -37,7 +38,7 @@ def load_skeleton(source: str, *, revision: str | None = None, **kwargs: Any) ->
             "it as it is, so its traces would not fit there. Run it without remote=."
         )
     with torch.device("meta"):
-        module = hf_class._from_config(config, **kwargs)
+        module = from_config(hf_class, config, **kwargs)
     head_is_own = bool(family.heads) and family.hf_class in (config.architectures or ())
     return Checkpoint(
         module.eval(),
@@ -45,5 +46,5 @@ def load_skeleton(source: str, *, revision: str | None = None, **kwargs: Any) ->
         load_processor(where, revision),
         head_is_own,
         source,
-        getattr(config, "_commit_hash", None),
+        commit_of(config, where, revision),
     )

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from nnsight.intervention.envoy import Envoy
-from nnsight.intervention.eproperty import eproperty
-from nnsight.intervention.interleaver import Mediator
+from typing import Any
+
 from torch import Tensor
 
 from clsinterp.models.tokens import TokenLayout
+from clsinterp.models.unstable import Envoy, output_view
 
 
-def _token_view(group: str, doc: str) -> eproperty:
+def _token_view(group: str, doc: str) -> Any:
     """A view of one token group of a module's output: read it, edit it in place, or assign to it, inside a trace."""
 
-    def view(self: Tokens, value: Tensor) -> Tensor:
+    def read(self: Tokens, value: Tensor) -> Tensor:
         return value[:, self.layout.index(group)]
 
-    view.__doc__ = doc
-    prop = eproperty(key="output")(view)
-    prop.name = group  # not view.__name__: a function travels to a server as its source, where it is called view
-
-    def write_back(self: Tokens, edited: Tensor, raw: Tensor) -> Tensor:
-        return raw  # `edited` is a view of `raw`, so in-place edits are in it already
-
-    def assign(self: Tokens, new: Tensor) -> Tensor:
-        value = Mediator.value(f"{self.path}.output").clone()
+    def write(self: Tokens, value: Tensor, new: Tensor) -> Tensor:
+        value = value.clone()
         value[:, self.layout.index(group)] = new
         return value
 
-    prop.transform(write_back)
-    prop.postprocess(assign)
-    return prop
+    return output_view(group, doc, read, write)
+
+
+def _whole(self: Tokens, value: Tensor) -> Tensor:
+    return value
 
 
 class Tokens(Envoy):
@@ -45,8 +40,4 @@ class Tokens(Envoy):
     distill = _token_view("distill", "DeiT's distillation token, (batch, d_model).")
     registers = _token_view("registers", "Register tokens, (batch, n_registers, d_model).")
     patches = _token_view("patches", "Patch tokens, (batch, n_patches, d_model).")
-
-    @eproperty(key="output")
-    def resid(self, value: Tensor) -> Tensor:
-        """The residual stream after this module, (batch, token, d_model)."""
-        return value
+    resid = output_view("resid", "The residual stream after this module, (batch, token, d_model).", _whole)

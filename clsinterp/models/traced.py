@@ -1,8 +1,4 @@
-"""What of a `VisionModel` there is inside a trace: sizes, standard values, its input.
-
-All of this travels with a request to a server that has nnsight, transformers and torch but not this package, so nothing
-here may lean on anything else: no einops, and annotations stay text.
-"""
+"""What of a `VisionModel` there is inside a trace: sizes, standard values, its input. All of it travels to a server."""
 
 from __future__ import annotations
 
@@ -10,9 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from nnsight.intervention.eproperty import eproperty
-from nnsight.intervention.interleaver import Mediator
-from nnsight.modeling.transformers import TransformersModel
 from torch import Tensor, nn
 
 from clsinterp.data.images import to_rgb
@@ -21,12 +14,23 @@ from clsinterp.errors import RequestError
 from clsinterp.models.checkpoint import Checkpoint
 from clsinterp.models.families import Family
 from clsinterp.models.tokens import TokenLayout
+from clsinterp.models.unstable import Wrapped, output_view
 
-if TYPE_CHECKING:  # annotations stay text: what travels to a server must not need the package there
+if TYPE_CHECKING:
     from jaxtyping import Float
 
 
-class Traced(TransformersModel):
+def _logits(self: Traced, value: Any) -> Tensor:
+    if not self.family.heads:
+        raise RequestError(f"a {self.family.name} checkpoint has no classifier; fit a head with head='fit'.")
+    return value.logits
+
+
+def _with_logits(self: Traced, value: Any, new: Tensor) -> Any:
+    return type(value)(**{**value, "logits": new})
+
+
+class Traced(Wrapped):
     """The part of a `VisionModel` that the body of a trace can use."""
 
     checkpoint: Checkpoint
@@ -70,21 +74,7 @@ class Traced(TransformersModel):
 
     # -- values of a trace -----------------------------------------------------
 
-    @eproperty(key="output")
-    def logits(self, value: Any) -> Tensor:
-        """The model's output logits, (batch, n_classes)."""
-        if not self.family.heads:
-            raise RequestError(f"a {self.family.name} checkpoint has no classifier; fit a head with head='fit'.")
-        return value.logits
-
-    @logits.transform  # type: ignore[no-redef]
-    def logits(self, edited: Tensor, raw: Any) -> Any:  # noqa: D102
-        return raw  # a view: in-place edits are in it already
-
-    @logits.postprocess  # type: ignore[no-redef]
-    def logits(self, new: Tensor) -> Any:  # noqa: D102
-        value = Mediator.value(f"{self.path}.output")
-        return type(value)(**{**value, "logits": new})
+    logits = output_view("logits", "The model's output logits, (batch, n_classes).", _logits, _with_logits)
 
     @property
     def readout(self) -> Tensor:
@@ -143,7 +133,8 @@ class Traced(TransformersModel):
         """`values` with the device and dtype of the model's weights."""
         return values.to(next(self._module.parameters()))
 
-    def _batch_size(self, *inputs: Any, **kwargs: Any) -> int:
+    def n_images(self, *inputs: Any) -> int:
+        """How many images `inputs` hold: 1 for a single one, 0 for none."""
         if not inputs:
             return 0
         images = inputs[0]
@@ -151,8 +142,6 @@ class Traced(TransformersModel):
             return len(images) if images.ndim == 4 else 1
         return len(images) if isinstance(images, (Sequence, PackedPixels)) else 1
 
-    def _batch(self, invokes: list[tuple], fn: Any) -> tuple:
-        if not invokes:
-            return (), {}
-        pixels = torch.cat([self.pixels(inputs[0]) for inputs, _ in invokes])
-        return (pixels,), {key: value for _, kwargs in invokes for key, value in kwargs.items()}
+    def joined(self, inputs: list[Any]) -> Tensor:
+        """The pixels of several invokes, one batch."""
+        return torch.cat([self.pixels(images) for images in inputs])

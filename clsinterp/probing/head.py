@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from clsinterp.errors import RequestError
 from clsinterp.models.families import Family
 
-if TYPE_CHECKING:  # annotations stay text: what travels to a server must not need the package there
+if TYPE_CHECKING:
     from jaxtyping import Float
 
 

@@ -12,7 +12,7 @@ from clsinterp.errors import RequestError
 from clsinterp.models.families import Family
 from clsinterp.probing.head import Head
 
-if TYPE_CHECKING:  # annotations stay text: what travels to a server must not need the package there
+if TYPE_CHECKING:
     from jaxtyping import Float
 
     from clsinterp.models.traced import Traced

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:  # annotations stay text: what travels to a server must not need the package there
+if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 Z95 = 1.959963984540054

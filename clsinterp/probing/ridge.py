@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clsinterp.errors import RequestError
 
-if TYPE_CHECKING:  # annotations stay text: what travels to a server must not need the package there
+if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 ALPHAS: tuple[float, ...] = tuple(10.0**e for e in range(-4, 9))

@@ -13,13 +13,11 @@ import httpx
 import torch
 import websocket
 import zstandard
-from nnsight.intervention.backends.remote import RemoteBackend, RemoteError
-from nnsight.schema.request import RequestModel
-from nnsight.schema.response import ResponseModel, Status
 
 from clsinterp.remote.faults import Fault, failed, lost, of_http, silent
 from clsinterp.remote.server import Server
 from clsinterp.remote.shipping import serialize
+from clsinterp.remote.unstable import RemoteBackend, RemoteError, RequestModel, ResponseModel, Status
 
 logger = logging.getLogger(__name__)
 CONNECT, READ, TICK = 10.0, 600.0, 5.0  # seconds: to connect, for one answer over HTTP, between looks at the clock

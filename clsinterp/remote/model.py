@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import logging
-import sys
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import nnsight
 import torch
-from nnsight.modeling import huggingface
-from nnsight.modeling.transformers import TransformersModel
 from torch import Tensor
-from torch._guards import detect_fake_mode
 
 from clsinterp.data.packed import pack
 from clsinterp.errors import RequestError
 from clsinterp.models.checkpoint import resolve
 from clsinterp.models.traced import Traced
+from clsinterp.remote.facts import describe
 from clsinterp.remote.server import Server
 from clsinterp.remote.shipping import shipping
+from clsinterp.remote.unstable import Sent, computes_shapes, forget_identity, server_settings
 
 logger = logging.getLogger(__name__)
 
 
-class Remote(Traced):
+class Remote(Sent):
     """The remote half of `VisionModel`.
 
     Attributes:
@@ -53,7 +51,7 @@ class Remote(Traced):
         Raises:
             RequestError: its weights are on a server. Without this, shapes would be computed and taken for results.
         """
-        if self.server is not None and detect_fake_mode() is None:
+        if self.server is not None and not computes_shapes():
             raise RequestError(
                 f"the weights of {self.checkpoint.source} are on {self.server.url}: it runs in model.trace(images) only."
             )
@@ -83,31 +81,36 @@ class Remote(Traced):
 
     # -- what nnsight asks ---------------------------------------------------------
 
-    def _remote_backend(self, remote: Any, blocking: bool, job_id: str | None, verbose: bool) -> Any:
+    def backend_for(self, remote: Any, **options: Any) -> Any:
+        """What runs a trace with ``remote=``: this package's backend, or nnsight's own for ``"local"``."""
         if remote == "local":
             if self.server is not None:
                 raise RequestError('remote="local" needs weights; this model was loaded without.')
-            return super()._remote_backend(remote, blocking, job_id, verbose)
+            return super().backend_for(remote, **options)
         server = Server.of(self.server if remote is True and self.server is not None else remote)
         assert server is not None  # nnsight asks only where remote is set
         from clsinterp.remote.backend import Backend  # brings the network clients in
 
-        nnsight.register("clsinterp")  # its code goes along: a server need not have it
-        return Backend(
-            self.to_model_key(), server, self._remoteable_get_env(), blocking=blocking, job_id=job_id, verbose=verbose
-        )
+        nnsight.register("clsinterp")  # code of this package goes by value, see clsinterp.remote.travelling
+        return Backend(self.to_model_key(), server, server_settings(self), **options)
 
-    def _remoteable_class(self) -> type:
-        return TransformersModel
-
-    def _remoteable_model_key(self) -> str:
-        source = self.checkpoint.source
-        if not source:
+    def hub_id(self) -> str:
+        """The hub id or folder that a server knows the model by."""
+        if not self.checkpoint.source:
             raise RequestError("a loaded module has no name that a server could know; give a hub id or a folder.")
-        self.repo_id = resolve(source)
-        if self.repo_id not in huggingface._ID_CACHE:
-            huggingface._ID_CACHE[self.repo_id] = _canonical(self.repo_id)
-        return super()._remoteable_model_key()
+        return resolve(self.checkpoint.source)
+
+    def hub_spelling(self, hub_id: str) -> str:
+        """The hub's own spelling of `hub_id`. Folders, and ids while the hub cannot be asked, stay as they are."""
+        if Path(hub_id).is_dir():
+            return hub_id
+        from huggingface_hub import HfApi
+
+        try:
+            return HfApi().model_info(hub_id).id
+        except Exception as error:  # offline, gated, gone: the server decides whether it knows the id
+            logger.info("%s: the hub was not asked for its spelling (%s)", hub_id, error)
+            return hub_id
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
@@ -116,7 +119,7 @@ class Remote(Traced):
                 state.pop(name, None)
             if self.image_processor is not None:
                 # Sent along, not the server's own: that one may be another backend, which resizes differently.
-                self.image_processor.__dict__.pop("_persistent_id", None)
+                forget_identity(self.image_processor)
         return state
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -128,41 +131,9 @@ class Remote(Traced):
         return values if self.server is not None else super()._like(values)
 
 
-def describe(model: Any) -> dict[str, Any]:
-    """Facts about `model` where it runs. Called inside a trace."""
-    import transformers
-
-    parameter = next(model._module.parameters())
-    return {
-        "class": type(model._module).__name__,
-        "device": str(parameter.device),
-        "dtype": str(parameter.dtype).removeprefix("torch."),
-        "fingerprint": model.checkpoint.fingerprint(),
-        "versions": {
-            "python": sys.version.split()[0],
-            "torch": str(torch.__version__),
-            "transformers": transformers.__version__,
-            "nnsight": nnsight.__version__,
-        },
-    }
-
-
 def blank(model: Traced, n: int) -> Tensor:
     """`n` images of the size the checkpoint is made for, each of one grey: 0, 1, ..."""
     size = model.vision_config.image_size
     height, width = size if isinstance(size, (list, tuple)) else (size, size)
     grey = torch.arange(n, dtype=torch.float32).view(n, 1, 1, 1)
     return grey.expand(n, getattr(model.vision_config, "num_channels", 3), height, width)
-
-
-def _canonical(where: str) -> str:
-    """The hub's spelling of an id. Folders, and ids while the hub cannot be asked, stay as they are."""
-    if Path(where).is_dir():
-        return where
-    from huggingface_hub import HfApi
-
-    try:
-        return HfApi().model_info(where).id
-    except Exception as error:  # offline, gated, gone: the server decides whether it knows the id
-        logger.info("%s: the hub was not asked for its spelling (%s)", where, error)
-        return where

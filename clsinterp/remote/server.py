@@ -74,9 +74,9 @@ class Server:
     @property
     def url(self) -> str:
         """The URL requests go to."""
-        from nnsight import CONFIG
+        from clsinterp.remote.unstable import configured_host  # brings torch in
 
-        return (self.host or CONFIG.API.HOST).rstrip("/")
+        return (self.host or configured_host()).rstrip("/")
 
     @property
     def websocket_url(self) -> str:
@@ -86,9 +86,9 @@ class Server:
     @property
     def key(self) -> str:
         """The API key, or an empty string."""
-        from nnsight import CONFIG
+        from clsinterp.remote.unstable import configured_key
 
-        return os.environ.get(KEY_VARIABLE) or CONFIG.API.APIKEY or ""
+        return os.environ.get(KEY_VARIABLE) or configured_key()
 
     @property
     def headers(self) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copyreg
 import inspect
 import io
 from contextvars import ContextVar
@@ -10,15 +9,8 @@ from types import FunctionType
 from typing import Any
 
 import zstandard
-from nnsight.intervention.eproperty import eproperty
-from nnsight.intervention.serialization import (
-    DEFAULT_PROTOCOL,
-    CustomCloudPickler,
-    _fill,
-    _load_function,
-    reduce_block,
-)
-from nnsight.ndif import pull_env
+
+from clsinterp.remote.unstable import DEFAULT_PROTOCOL, SourcePickler, pull_env, reduce_block
 
 LEVEL = 6  # of zstd; nnsight's own
 # While this is set, a `VisionModel` that is pickled leaves everything behind that a trace cannot use.
@@ -39,34 +31,19 @@ def serialize(tracer: Any, compress: bool) -> bytes:
     return zstandard.ZstdCompressor(level=LEVEL).compress(buffer.getvalue()) if compress else buffer.getvalue()
 
 
-class Pickler(CustomCloudPickler):
-    """nnsight's pickler, which would send functions without a source file, as dataclasses make them, as byte code."""
+class Pickler(SourcePickler):
+    """Functions without a source file, as dataclasses make them, go as source too; nnsight would send byte code."""
 
-    def _dynamic_function_reduce(self, func: FunctionType) -> tuple[Any, ...]:
-        source = _generated(inspect.unwrap(func))
-        if source is None:
-            return super()._dynamic_function_reduce(func)
-        args: Any = (source, func.__name__, func.__defaults__, func.__kwdefaults__, {}, "generated", 1)
-        return _load_function, args, {}, None, None, _fill
-
-
-def _generated(func: Any) -> str | None:
-    """Source for a method that `dataclasses` made: all an instance needs in a trace. None for anything else."""
-    code = func.__code__
-    if code.co_filename != "<string>" or "__post_init__" in code.co_names:
-        return None
-    if func.__name__ in ("__eq__", "__repr__", "__hash__", "__setattr__", "__delattr__"):
-        return f"def {func.__name__}(self, *args):\n    return object.{func.__name__}(self, *args)"
-    if func.__name__ != "__init__" or any("FACTORY" in name for name in code.co_freevars):
-        return None
-    names = code.co_varnames[1 : code.co_argcount]
-    lines = [f"    object.__setattr__(self, {n!r}, {n})" for n in names] or ["    pass"]
-    return "\n".join([f"def __init__({', '.join(['self', *names])}):", *lines])
-
-
-def _reduce_eproperty(value: eproperty) -> tuple[Any, ...]:
-    # The token views are class attributes of this type, which pickle cannot take apart by itself; all of it is in __dict__.
-    return property.__new__, (eproperty,), value.__dict__
-
-
-copyreg.pickle(eproperty, _reduce_eproperty)
+    def source_of(self, func: FunctionType) -> str | None:
+        """Source for a method that `dataclasses` made: all an instance needs in a trace. None for anything else."""
+        made: Any = inspect.unwrap(func)
+        code = made.__code__
+        if code.co_filename != "<string>" or "__post_init__" in code.co_names:
+            return None
+        if made.__name__ in ("__eq__", "__repr__", "__hash__", "__setattr__", "__delattr__"):
+            return f"def {made.__name__}(self, *args):\n    return object.{made.__name__}(self, *args)"
+        if made.__name__ != "__init__" or any("FACTORY" in name for name in code.co_freevars):
+            return None
+        names = code.co_varnames[1 : code.co_argcount]
+        lines = [f"    object.__setattr__(self, {n!r}, {n})" for n in names] or ["    pass"]
+        return "\n".join([f"def __init__({', '.join(['self', *names])}):", *lines])

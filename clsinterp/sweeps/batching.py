@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from clsinterp.errors import RequestError
+from clsinterp.models.unstable import attention_kernel, edits_of
 
 if TYPE_CHECKING:
     from clsinterp.vision_model import VisionModel
@@ -63,7 +64,7 @@ def images_at_once(
     patch = model.vision_config.patch_size
     n_tokens = model.layout.n_prefix + (height // patch) * (width // patch)
     per_row = n_tokens * model.d_model * LIVE_PER_BLOCK * parameter.element_size()
-    if getattr(model._module.config, "_attn_implementation", "sdpa") == "eager":
+    if attention_kernel(model._module.config) == "eager":
         per_row += 3 * model.vision_config.num_attention_heads * n_tokens**2 * 4
     per_image = per_row * (n_forks + 1)
     if budget < per_image:
@@ -87,7 +88,7 @@ def run_block(model: VisionModel, layer: int, visit: Callable[[Tensor], Tensor |
     block = model.blocks[layer]
     h = block.input  # (batch, token, d_model)
     images = images_per_piece(h.shape[1])
-    if h.device.type != "cpu" or len(h) < 2 * images or model.__dict__.get("_edits"):
+    if h.device.type != "cpu" or len(h) < 2 * images or edits_of(model):
         new = visit(block.output)
         if new is not None:
             block.output = new

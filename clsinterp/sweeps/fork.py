@@ -26,12 +26,14 @@ from clsinterp.probing.head import Head
 from clsinterp.probing.lens import lens_logits, lens_readout
 from clsinterp.probing.metrics import ranks
 from clsinterp.sweeps.batching import run_block
+from clsinterp.sweeps.capture import read_stream
 from clsinterp.sweeps.columns import column
 from clsinterp.sweeps.readers import Readers
-from clsinterp.vision_model import VisionModel
 
-if TYPE_CHECKING:  # annotations stay text: what travels to a server must not need the package there
+if TYPE_CHECKING:
     from jaxtyping import Float, Int
+
+    from clsinterp.vision_model import VisionModel
 
 
 def fork(
@@ -125,13 +127,8 @@ def _intact_tokens(
     parts = []
     for chunk in pixels.split(size):
         with torch.no_grad(), model.trace(chunk):
-            with torch.no_grad():  # a server runs the body alone, without the mode around it
-                found = {}
-                if EMBEDDINGS in layers:
-                    found[EMBEDDINGS] = model.blocks[0].input[:, where].clone()
-                for layer in layers:
-                    if layer != EMBEDDINGS:
-                        found[layer] = model.blocks[layer].output[:, where].clone()
+            with torch.no_grad():
+                found = read_stream(model, layers, lambda h: h[:, where].clone())
             nnsight.save(found)
         parts.append(found)
     return {layer: torch.cat([p[layer] for p in parts]) for layer in parts[0]}
@@ -152,7 +149,7 @@ def _trace(
     asked = changed(readers, probes=None) if away else readers
     # Not inference_mode: BEiT caches its index of relative positions, and an index made there breaks gradients later.
     with torch.no_grad(), model.trace(pixels):
-        with torch.no_grad():  # a server runs the body alone, without the mode around it
+        with torch.no_grad():
             result, finite, tokens = _sweep(model, n, layers, where, new_tokens, asked, rows)
         nnsight.save(result)
         nnsight.save(finite)
@@ -217,7 +214,7 @@ def _sweep(
     out: dict[str, Tensor] = {}
 
     def outputs(curve: str, logits: Tensor) -> None:
-        by_copy = logits.unflatten(0, (-1, n))  # (copy, n, class); no einops: servers may lack it
+        by_copy = logits.unflatten(0, (-1, n))  # (copy, n, class)
         out[column(f"intact{curve}")] = ranks(by_copy[0], rows.targets)
         for copy, layer in enumerate(layers, start=1):
             out[column(f"shuffle{curve}", layer)] = ranks(by_copy[copy], rows.targets)

@@ -7,16 +7,15 @@ once. `attribution_patch` is the first-order estimate of the same sweep from one
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import nnsight
 import pyarrow as pa
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from clsinterp.errors import RequestError
-from clsinterp.hooks.points import walk
 from clsinterp.probing.metrics import mean_interval
 from clsinterp.sweeps.batching import images_at_once
+from clsinterp.sweeps.patched import patched
 
 if TYPE_CHECKING:
     from clsinterp.vision_model import VisionModel
@@ -217,33 +216,9 @@ def _sweep(
             raise RequestError(f"{axis} {bad[0]} was given; there are {size}.")
         for start in range(0, len(chosen), at_once):
             part = chosen[start : start + at_once]
-            logits = _patched(model, pixels[1], layer, name, source[name], part, what, axis)
+            logits = patched(model, pixels[1], layer, name, source[name], part, _axis_of(what, axis))
             rows += [_row(what, layer, axis, place, metric(one)) for place, one in zip(part, logits, strict=True)]
     return pa.Table.from_pylist(rows, schema=TABLE)
-
-
-@torch.no_grad()
-def _patched(
-    model: "VisionModel", pixels: Tensor, layer: int, name: str, source: Tensor, places: list[int], what: str, axis: str
-) -> Float[Tensor, "place batch classes"]:
-    """Logits of the run on `pixels`, once for each place with that place taken from `source`."""
-    copies = len(places)
-    index = _axis_of(what, axis)
-
-    def visit(_: str, value: Tensor) -> Tensor:
-        grown = value.clone().unflatten(0, (copies, -1))  # (copy, n, ...); no einops: a server may lack it
-        for copy, place in enumerate(places):
-            grown[copy].select(index, place).copy_(source.select(index, place))
-        return grown.flatten(0, 1)
-
-    with model.trace(pixels):
-        with torch.no_grad():  # a server runs the body alone, without the mode around it
-            entering = model.blocks[layer].input
-            model.blocks[layer].input = entering.repeat(copies, *(1 for _ in entering.shape[1:]))
-            walk(model, [name], visit)
-            logits = model.logits
-        nnsight.save(logits)
-    return logits.unflatten(0, (copies, -1))
 
 
 def _axis_of(what: str, axis: str) -> int:

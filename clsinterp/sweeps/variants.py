@@ -5,20 +5,27 @@ remaining blocks beside them, so blocks before that layer run once for all. The 
 copy; here a copy may be edited at several layers, at any tokens, and may leave before the last block.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import nnsight
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from clsinterp.errors import RequestError
 from clsinterp.interventions import TokenEdit
 from clsinterp.models.layers import EMBEDDINGS, check_layers
+from clsinterp.models.tokens import Where
 from clsinterp.sweeps.batching import images_at_once, run_block
-from clsinterp.vision_model import VisionModel
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+    from clsinterp.vision_model import VisionModel
 
 MOST = 16  # copies that ride at once: beyond, allocating the large tensors costs more than a shared start saves
 INTACT = 0  # the number of the untouched copy; edit k of the list is copy k + 1
@@ -50,7 +57,7 @@ class Variants:
     tokens: dict[int, dict[int, Tensor]]
 
 
-def on(where: int | slice | list[int], change: TokenEdit) -> TokenEdit:
+def on(where: Where, change: TokenEdit) -> TokenEdit:
     """The change that applies `change` to the tokens at `where` (as `TokenLayout.index` gives it) and to no others."""
 
     def apply(h: Tensor) -> Tensor:
@@ -78,26 +85,38 @@ def variants(
         edits: one copy of the batch each.
         watch: the token group, or token indices, whose values are returned.
         watched: layers at which they are returned; none by default.
-        grad: keep gradients of the edited copies (the intact rows never have any).
+        grad: keep gradients of the edited copies (the intact rows never have any); not on a server.
         memory_gb: budget for activations; default half of what is free. Changes speed, not results.
 
     Raises:
-        RequestError: a layer out of range, no such tokens, or an edit without a layer.
+        RequestError: a layer out of range, no such tokens, an edit without a layer, gradients asked of a server, or more
+            images than fit into one request to it (an edit may mix the images of a batch, so it is not divided).
     """
     layers = check_layers(list(watched), model.n_layers)
     for edit in edits:
         if not edit.at:
             raise RequestError("an edit without a layer was given; name at least one.")
         check_layers(list(edit.at), model.n_layers)
+    if grad and model.server is not None:
+        raise RequestError(
+            "grad=True keeps gradients here, and the weights are on a server; load the model without remote=."
+        )
+    if model.per_request is not None and len(pixels) > model.per_request:
+        raise RequestError(
+            f"{len(pixels)} images were given; at most {model.per_request} go into one request to a server, and edits "
+            "may mix the images of a batch. Give smaller batches, or a larger Server(per_request=)."
+        )
     where = model.layout.index(watch) if layers else 0
     rows = images_at_once(model, pixels.shape[-2], pixels.shape[-1], 0, memory_gb)
     at_once = max(1, min(MOST, rows // len(pixels) - 1))
+    n = len(pixels)  # not in the body: what a body names travels with a remote trace, and the pixels do already
     readout: dict[int, Tensor] = {}
     tokens: dict[int, dict[int, Tensor]] = {layer: {} for layer in layers}
     for start in range(0, max(1, len(edits)), at_once):
         group = {k + 1: edits[k] for k in range(start, min(start + at_once, len(edits)))}
         with torch.set_grad_enabled(grad), model.trace(pixels):
-            found, seen = _ride(model, len(pixels), group, where, layers, grad)
+            with torch.set_grad_enabled(grad):
+                found, seen = _ride(model, n, group, where, layers, grad)
             nnsight.save(found)
             nnsight.save(seen)
         readout |= found
@@ -107,7 +126,7 @@ def variants(
 
 
 def _ride(
-    model: VisionModel, n: int, edits: Mapping[int, Edit], where: int | slice | list[int], watched: Sequence[int],
+    model: VisionModel, n: int, edits: Mapping[int, Edit], where: Where, watched: Sequence[int],
     grad: bool,
 ) -> tuple[dict[int, Tensor], dict[int, dict[int, Tensor]]]:  # fmt: skip
     """The body of the trace."""

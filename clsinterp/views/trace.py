@@ -1,4 +1,4 @@
-"""The trace behind a lens view. It may run on a server that has neither this package nor what it leans on."""
+"""The trace behind a lens view. Travels to a server."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def lens_trace(
     """
     given = None if head.own else head
     with model.trace(batch):
-        with torch.no_grad():  # a server runs the body alone, without the mode around it
+        with torch.no_grad():
             finite, logits, output, attention = _body(model, names, here, make, reference, given, cls_only)
         nnsight.save(finite)
         nnsight.save(logits)

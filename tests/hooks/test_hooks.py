@@ -7,7 +7,7 @@ from clsinterp.checks.local import check
 from clsinterp.checks.plain_hooks import edited_forward
 from clsinterp.errors import RequestError
 from clsinterp.hooks.cache import ActivationCache
-from clsinterp.hooks.hooked import HookPoint
+from clsinterp.hooks.visits import HookPoint
 from clsinterp.vision_model import VisionModel
 
 N = 3

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from clsinterp import interventions as iv
 from clsinterp.data.packed import PackedPixels, pack
+from clsinterp.errors import RequestError
 from clsinterp.hooks.attention import cls_attention
 from clsinterp.models.checkpoint import zoo_names
 from clsinterp.probing.head import Head
@@ -28,6 +29,7 @@ from clsinterp.sweeps.capture import capture
 from clsinterp.sweeps.fork import fork
 from clsinterp.sweeps.patching import logit_difference, patch_attn_head, patch_resid
 from clsinterp.sweeps.readers import Readers
+from clsinterp.sweeps.variants import Edit, on, variants
 from clsinterp.views.intervention import Intervention
 from clsinterp.views.lens import lens
 from clsinterp.vision_model import VisionModel
@@ -268,6 +270,48 @@ def test_only_cls_tokens_and_readout_come_down_for_the_probes(double):
     log = double.log()
     assert len(log) == 3
     assert sum(entry["down"] for entry in log) < 1.1 * 4 * (tokens.numel() + readout.numel()) + 3 * 4000
+
+
+@pytest.mark.parametrize("group", ["patches", ("registers", "cls", "patches")])
+def test_any_group_of_tokens_comes_down(double, group):
+    away, here = double.model("dinov2-registers", per_request=4), VisionModel(str(double.folder("dinov2-registers")))
+    x = tiny.pixels(6)
+    found, expected = (capture(m, x, LAYERS, group) for m in (away, here))
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)  # 4 and 2 images there, 6 here
+    assert len(double.log()) == 2
+
+
+@pytest.mark.parametrize("family", ["vit", "deit", "dinov2-registers"])
+def test_variants_ride_there(double, family, monkeypatch):
+    monkeypatch.setattr(batching, "TOKENS", 25)
+    away, here = double.model(family), VisionModel(str(double.folder(family)), device="cpu")
+    x, patches = tiny.pixels(6), here.layout.index("patches")
+    edits = [
+        Edit({-1: on(0, iv.mean), 2: on(patches, iv.noise(7))}),
+        Edit({0: on([0, 2], lambda t: t.roll(1, 0)), 1: on(0, iv.zero), 3: on(0, iv.swap(iv.derange(6, seed=2)))}),
+        Edit({1: on(patches, iv.mean)}, until=2),
+    ]
+    found, expected = (variants(m, x, edits, watch="patches", watched=(0, 2, 3)) for m in (away, here))
+    assert found.readout.keys() == expected.readout.keys() == {0, 1, 2}
+    assert all(torch.equal(found.readout[k], expected.readout[k]) for k in expected.readout)
+    assert not found.readout[1].requires_grad
+    for layer, copies in expected.tokens.items():
+        assert found.tokens[layer].keys() == copies.keys()
+        assert all(torch.equal(found.tokens[layer][k], tokens) for k, tokens in copies.items())
+    (entry,) = double.log()
+    assert entry["names"] == []  # the server never had clsinterp, nor what it leans on
+    assert not entry["byte_code"]
+    with torch.enable_grad():  # what is down is read out there, whatever mode is on here
+        assert torch.equal(variants(away, x, edits[:1]).readout[1], expected.readout[1])
+
+
+def test_variants_that_cannot_ride_there(double):
+    away, x = double.model("vit", per_request=3), tiny.pixels(6)
+    with pytest.raises(RequestError, match="grad=True"):
+        variants(away, x, [], grad=True)
+    with pytest.raises(RequestError, match="6 images were given"):
+        variants(away, x, [Edit({0: on(0, iv.mean)})])
+    assert double.log() == []
 
 
 def test_the_script_to_copy_runs(double, folder, tmp_path, monkeypatch, capsys):

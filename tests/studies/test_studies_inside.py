@@ -23,7 +23,6 @@ from clsinterp.studies.readouts import fresh
 from clsinterp.studies.setup import Batch, Setup
 from clsinterp.sweeps.capture import capture
 from clsinterp.sweeps.fork import fork
-from clsinterp.sweeps.group_tokens import group_tokens
 from clsinterp.sweeps.readers import Readers
 from clsinterp.sweeps.variants import INTACT, Edit, on, variants
 from clsinterp.vision_model import VisionModel
@@ -259,10 +258,11 @@ def test_per_token_probes_equal_ridge_on_stored_tokens(setup):
 
 
 @torch.no_grad()
-def test_group_tokens_are_means_over_the_groups(setup):
+def test_captured_groups_are_means_over_their_tokens(setup):
     s = setup("dinov2-registers")
     x = first(s).pixels
-    found = group_tokens(s.model, x, (-1, 1), ("cls", "registers", "patches"))
+    groups = ("cls", "registers", "patches")
+    found = dict(zip(groups, capture(s.model, x, (-1, 1), groups)[0], strict=True))
     for i, layer in enumerate((-1, 1)):
         h = plain_forward(s.model, x)[0][layer]
         for name, part in (("cls", h[:, 0]), ("registers", h[:, 1:4].mean(1)), ("patches", h[:, 4:].mean(1))):
@@ -311,7 +311,7 @@ def test_generators_learn_through_frozen_blocks(setup, family):
 WAYS = {
     "capture": lambda m, x, y: capture(m, x, (0,)),
     "variants": lambda m, x, y: variants(m, x, []),
-    "group tokens": lambda m, x, y: group_tokens(m, x, (0,)),
+    "groups": lambda m, x, y: capture(m, x, (0,), ("cls", "patches")),
     "fork": lambda m, x, y: fork(m, x, y, y * 0, Readers(Head.of(m.family, m.heads)), layers=(0,)),
 }
 

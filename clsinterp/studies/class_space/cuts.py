@@ -7,7 +7,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from clsinterp.hooks.hooked import HookFn, HookPoint, NamesFilter
+from clsinterp.hooks.hooked import NamesFilter
+from clsinterp.hooks.visits import HookFn, HookPoint
 from clsinterp.interventions import generator
 from clsinterp.probing.lens import lens_logits, lens_readout
 from clsinterp.studies.setup import Batch, Setup
