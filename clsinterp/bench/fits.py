@@ -49,7 +49,7 @@ def probe_rows(quick: bool) -> list[Row]:
     def leave_one_out() -> None:
         predicted["leave one out"] = []
         for i in range(layers):
-            found = RidgeCV(alphas=list(ALPHAS)).fit(x[i].numpy(), y).predict(held_out[i].numpy())
+            found = RidgeCV(alphas=np.logspace(-4, 8, len(ALPHAS))).fit(x[i].numpy(), y).predict(held_out[i].numpy())
             predicted["leave one out"].append(torch.from_numpy(found).argmax(-1))
 
     def accuracy(side: str) -> str:

@@ -39,15 +39,22 @@ class TokenLayout:
         return cls(slices, start, family.name)
 
     def index(self, group: str | Sequence[int]) -> Where:
-        """What selects `group` on the token axis: an int for the single tokens (cls, distill), else a slice.
+        """What selects `group` on the token axis: an int for the single tokens (cls, distill), else a slice or a list.
 
-        Token indices are taken as they are.
+        Args:
+            group: a group's name, several joined by ``+`` (``cls+distill``), or token indices, which are taken as they are.
 
         Raises:
-            RequestError: the model has no such tokens.
+            RequestError: the model has no such tokens; ``patches`` joined with another group.
         """
         if not isinstance(group, str):
             return list(group)
+        if "+" in group:
+            places = [self.index(name) for name in group.split("+")]
+            if any(isinstance(place, slice) and place.stop is None for place in places):
+                raise RequestError(f"group {group} was given; patches stand alone, groups before them can be joined.")
+            spans = [range(p.start, p.stop) if isinstance(p, slice) else [p] for p in places]  # type: ignore[list-item]
+            return [i for span in spans for i in span]
         if group not in self.slices:
             raise RequestError(f"a {self.family} model has no {group} token; its tokens are: {', '.join(self.slices)}.")
         where = self.slices[group]

@@ -56,10 +56,30 @@ class Head:
         parts = features.chunk(len(self.weights), dim=-1)
         return torch.stack([self._map(i, part) for i, part in enumerate(parts)]).mean(0)
 
-    def only(self, readout: str, features: Float[Tensor, "*rows d_readout"]) -> Float[Tensor, "*rows classes"]:
-        """Logits with every read-out but one turned off: that head alone (DeiT), or the other inputs zeroed (DINOv2)."""
-        part = features.chunk(len(self.readouts), dim=-1)[self._slot(readout)]
-        return self.read(part, readout)
+    def only(
+        self,
+        readout: str,
+        features: Float[Tensor, "*rows d_readout"],
+        at: Float[Tensor, " d_readout"] | None = None,
+    ) -> Float[Tensor, "*rows classes"]:
+        """Logits with every read-out but one turned off.
+
+        A read-out with a head of its own is read by that head alone (DeiT). Where one map reads all of them (DINOv2), the
+        others are held constant.
+
+        Args:
+            readout: the one that stays.
+            features: all read-outs.
+            at: what the others are held at, such as their mean over training images; None is zero, which also takes
+                their mean logit away.
+        """
+        slot = self._slot(readout)
+        part = features.chunk(len(self.readouts), dim=-1)[slot]
+        if at is None or len(self.weights) > 1:
+            return self.read(part, readout)
+        rest = at.to(features).chunk(len(self.readouts))
+        held = [part if i == slot else value.expand_as(part) for i, value in enumerate(rest)]
+        return self._map(0, torch.cat(held, dim=-1))
 
     def read(self, tokens: Float[Tensor, "*rows d_model"], readout: str) -> Float[Tensor, "*rows classes"]:
         """Logits of single tokens put where `readout` stands, the rest zero: the logit lens's classifier."""

@@ -17,7 +17,8 @@ Z95 = 1.959963984540054
 def ranks(logits: Float[Tensor, "*rows classes"], labels: Int[Tensor, " *rows"]) -> Int[Tensor, " *rows"]:
     """0-based rank of each row's label by descending logit; ties go to the lower class index.
 
-    Counts the logits above the label's instead of sorting.
+    Counts the logits above the label's instead of sorting. NaN is below every number, and a label whose own logit is NaN
+    comes last: a row of NaN is never right.
 
     Example:
         >>> ranks(torch.tensor([[3.0, 5.0, 5.0]]), torch.tensor([2])).tolist()
@@ -26,7 +27,8 @@ def ranks(logits: Float[Tensor, "*rows classes"], labels: Int[Tensor, " *rows"])
     labels = labels.to(logits.device)
     own = logits.gather(-1, labels.unsqueeze(-1))
     before = torch.arange(logits.shape[-1], device=logits.device) < labels.unsqueeze(-1)
-    return (logits > own).sum(-1) + ((logits == own) & before).sum(-1)
+    rank = (logits > own).sum(-1) + ((logits == own) & before).sum(-1)
+    return torch.where(own.squeeze(-1).isnan(), logits.shape[-1] - 1, rank)
 
 
 def identifiability(rank: Int[Tensor, " n"], n_classes: int) -> Float[Tensor, " n"]:

@@ -18,7 +18,9 @@ from clsinterp.errors import RequestError
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-ALPHAS: tuple[float, ...] = tuple(10.0**e for e in range(-4, 9))
+# Penalties in units of the features' own scale, see `solve`.
+ALPHAS: tuple[float, ...] = tuple(10.0**e for e in range(-8, 5))
+CONSTANT = 1e-12  # share of the variance in the second moment below which features are constant but for rounding
 FOLDS = 5
 
 
@@ -94,7 +96,7 @@ class Ridge:
 
     Attributes:
         weight, bias: one linear map per probe, float64.
-        alpha: the penalty cross-validation chose for each.
+        alpha: the penalty cross-validation chose for each, in the units of the Gram matrix.
         cv_error: mean squared error on held-out folds, per probe and alpha of the grid.
     """
 
@@ -102,6 +104,14 @@ class Ridge:
     bias: Float[Tensor, "n_probes classes"]
     alpha: Float[Tensor, " n_probes"]
     cv_error: Float[Tensor, "n_probes n_alphas"]
+
+    @property
+    def at_edge(self) -> list[bool]:
+        """For each probe, whether the chosen penalty is the smallest or largest of the grid: a wider one may do better."""
+        n = self.cv_error.shape[1]
+        chosen = self.cv_error.argmin(1).tolist()
+        tried = (self.cv_error.amax(1) > self.cv_error.amin(1)).tolist()  # else there was nothing to choose by
+        return [n > 1 and choice and i in (0, n - 1) for i, choice in zip(chosen, tried, strict=True)]
 
     def scores(self, x: Float[Tensor, "*rows d"], i: int) -> Float[Tensor, "*rows classes"]:
         """Scores of probe `i`, in float64."""
@@ -131,9 +141,20 @@ class _Moments:
         # Y is 2 onehot - 1, so X'Y = 2 (class sums)' - (sum of X) 1'
         return cls(stats.gram[folds, probe].sum(0), 2 * by_class.mT - sum_x.unsqueeze(1), sum_x, 2 * counts - n, n)
 
+    @property
+    def scale(self) -> Tensor:
+        """The mean eigenvalue of the centred Gram matrix; of the uncentred one where the features are constant; or 1."""
+        raw = self.gram.trace()
+        centred = raw - self.sum_x @ self.sum_x / self.n
+        scale = torch.where(centred > CONSTANT * raw, centred, raw) / len(self.gram)
+        return torch.where(scale > 0, scale, torch.ones_like(scale))
+
 
 def solve(stats: RidgeStats, alphas: tuple[float, ...] = ALPHAS) -> Ridge:
-    """Fit every probe, its alpha chosen by exact k-fold cross-validation on squared error.
+    """Fit every probe, its alpha chosen by exact k-fold cross-validation on squared error (not on accuracy).
+
+    The penalties tried are `alphas` times the mean eigenvalue of the probe's centred Gram matrix, trace / d, so that one grid
+    serves features of any scale: zoo/beit's CLS tokens have a standard deviation of .02 at its first layer.
 
     One eigendecomposition per probe and fold serves every alpha: with Q L Q' the centred Gram matrix of the training
     folds, W(a) = Q (L + a)^-1 Q'X'Y, and the held-out error is a quadratic form in 1 / (L + a).
@@ -143,10 +164,11 @@ def solve(stats: RidgeStats, alphas: tuple[float, ...] = ALPHAS) -> Ridge:
     """
     if stats.n < 2:
         raise RequestError(f"{stats.n} training images were given; a probe needs at least 2.")
-    grid = torch.tensor(alphas, dtype=torch.float64, device=stats.gram.device)
+    relative = torch.tensor(alphas, dtype=torch.float64, device=stats.gram.device)
     folds = [k for k in range(stats.n_folds) if stats.counts[k].sum() > 0]
     weights, biases, chosen, errors = [], [], [], []
     for i in range(stats.gram.shape[1]):
+        grid = relative * _Moments.of(stats, folds, i).scale
         if len(folds) > 1:
             error = torch.stack(
                 [

@@ -23,7 +23,8 @@ GRAMMAR: dict[str, dict[str, int]] = {
         "restoration": 2,
         "intact_cls_only": 0,
         "shuffle_cls_only": 1,
-    }
+    },
+    "answer": {"intact": 0, "shuffle": 1, "intact_cls_only": 0, "shuffle_cls_only": 1},
 }
 NAME = re.compile(r"(?P<kind>[a-z]+)_(?P<curve>[a-z_]+?)(?P<layers>(?:_(?:-1|\d\d|[1-9]\d{2,}))*)")
 
@@ -32,7 +33,7 @@ class Column(NamedTuple):
     """What a column's name says.
 
     Attributes:
-        kind: what is recorded: ``rank``, the place of the true label among all classes.
+        kind: what is recorded: ``rank``, the place of the true label among all classes, or ``answer``, the first class.
         curve: of what.
         layers: in the order in which they come in a forward pass.
     """

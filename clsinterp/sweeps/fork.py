@@ -198,8 +198,8 @@ def _sweep(
         see(EMBEDDINGS, h)
 
     def after(layer: int, h: Tensor) -> Tensor | None:
-        # A sum is finite only if every term is: cheaper than looking at each.
-        finite[layer] = torch.isfinite(h[:n].sum(dtype=torch.float32))
+        # A sum is finite only if every term is: cheaper than looking at each. Copies too, or their NaN would be ranked.
+        finite[layer] = torch.isfinite(h.sum(dtype=torch.float32))
         grown = grow(layer, h) if layer in layers else None
         see(layer, h if grown is None else grown)
         return grown
@@ -211,13 +211,17 @@ def _sweep(
     # The model's own head is looked up here: on a server it has weights, and where the trace was written it may have none.
     head = Head.of(family, model.heads) if readers.head.own else readers.head
     logits = model.logits if head.own else head(features)
+    finite[model.n_layers] = torch.isfinite(logits.sum(dtype=torch.float32))
     out: dict[str, Tensor] = {}
 
     def outputs(curve: str, logits: Tensor) -> None:
         by_copy = logits.unflatten(0, (-1, n))  # (copy, n, class)
+        answers = by_copy.argmax(-1)
         out[column(f"intact{curve}")] = ranks(by_copy[0], rows.targets)
+        out[column(f"intact{curve}", kind="answer")] = answers[0]
         for copy, layer in enumerate(layers, start=1):
             out[column(f"shuffle{curve}", layer)] = ranks(by_copy[copy], rows.targets)
+            out[column(f"shuffle{curve}", layer, kind="answer")] = answers[copy]
             if rows.donor_targets is not None and not curve:
                 out[column("donor", layer)] = ranks(by_copy[copy], rows.donor_targets)
 
@@ -229,7 +233,7 @@ def _sweep(
                 readers.cls_head(features.chunk(len(family.readouts), dim=-1)[family.readouts.index("cls")]),
             )
         else:
-            outputs("_cls_only", head.only("cls", features))
+            outputs("_cls_only", head.only("cls", features, readers.rest))
     norm = model.lens_norm if readers.final_norm else None
     for g in prefix:
         if g != "cls" and g not in family.readouts:

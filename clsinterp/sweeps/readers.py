@@ -21,6 +21,7 @@ class Readers:
     Attributes:
         head: the classifier; if it is the model's own, logits are taken from the model's output itself.
         cls_head: a CLS-only classifier to use for the CLS-only curves instead of turning read-outs off (``refit``).
+        rest: what the other read-outs are held at on those curves, (d_readout,) (``mean``); None is zero.
         probes: ridge probes, one per entry of `probed`; None leaves out probe and restoration ranks.
         probed: the layers that `probes` were fitted on; each must be among the fork's layers.
         final_norm: whether the lens applies the final norm.
@@ -28,6 +29,7 @@ class Readers:
 
     head: Head
     cls_head: Head | None = None
+    rest: Tensor | None = None
     probes: Ridge | None = None
     probed: tuple[int, ...] = ()
     final_norm: bool = True
@@ -37,7 +39,8 @@ class Readers:
         probes = None if self.probes is None else self.probes.to(device)
         cls_head = None if self.cls_head is None else self.cls_head.to(device)
         head = self.head if self.head.own else self.head.to(device)  # the model's own is looked up in the model
-        return Readers(head, cls_head, probes, self.probed, self.final_norm)
+        rest = None if self.rest is None else self.rest.to(device)
+        return Readers(head, cls_head, rest, probes, self.probed, self.final_norm)
 
     def tokens_are_smaller(self, layers: Sequence[int], n: int) -> bool:
         """Whether the CLS tokens that the probes read, of `n` images forked at `layers`, are fewer bytes than the probes.

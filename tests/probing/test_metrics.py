@@ -21,6 +21,13 @@ def test_all_equal_logits_rank_by_class_index():
     assert ranks(torch.zeros(3, 3), torch.arange(3)).tolist() == [0, 1, 2]
 
 
+def test_nan_is_never_right():
+    nan = float("nan")
+    logits = torch.tensor([[nan, nan, nan], [nan, 1.0, 2.0], [0.0, nan, -1.0]])
+    assert ranks(logits, torch.tensor([0, 1, 0])).tolist() == [2, 1, 0]
+    assert ranks(logits, torch.tensor([2, 0, 1])).tolist() == [2, 2, 2]
+
+
 def test_identifiability_is_one_at_the_top_and_one_over_c_at_the_bottom():
     assert identifiability(torch.tensor([0, 9]), 10).tolist() == pytest.approx([1.0, 0.1])
 

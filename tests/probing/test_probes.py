@@ -29,11 +29,34 @@ def targets(labels, n_classes=6):
     return 2.0 * np.eye(n_classes)[labels] - 1
 
 
+def mean_eigenvalue(x):
+    centred = x - x.mean(0)
+    return np.linalg.eigvalsh(centred.T @ centred).mean()
+
+
+@pytest.mark.parametrize("scale", [1e-4, 0.02, 1e3])
+def test_the_scale_of_the_features_does_not_matter(scale):
+    x, labels = problem()
+    plain, scaled = solve(streamed(x, labels)), solve(streamed(x * scale, labels))
+    torch.testing.assert_close(scaled.cv_error, plain.cv_error, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(scaled.weight * scale, plain.weight, rtol=1e-6, atol=1e-9)
+
+
+def test_a_penalty_on_the_edge_of_the_grid_is_said():
+    x, labels = problem()
+    best = solve(streamed(x, labels))
+    assert best.at_edge == [False]
+    chosen = best.cv_error[0].argmin()
+    assert solve(streamed(x, labels), ALPHAS[: chosen + 1]).at_edge == [True]
+    assert solve(streamed(x, labels), ALPHAS[chosen:]).at_edge == [True]
+    assert solve(streamed(x, labels), (1.0,)).at_edge == [False]  # no choice, no edge
+
+
 def test_cross_validated_ridge_equals_scikit_learn():
     x, labels = problem()
     search = GridSearchCV(
         SkRidge(solver="svd"),
-        {"alpha": list(ALPHAS)},
+        {"alpha": list(np.array(ALPHAS) * mean_eigenvalue(x))},
         cv=PredefinedSplit(np.arange(len(x)) % 5),
         scoring="neg_mean_squared_error",
     ).fit(x, targets(labels))

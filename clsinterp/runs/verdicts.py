@@ -1,0 +1,195 @@
+"""What a run says in one word each: from which layer the label can be decoded, from which the output uses it.
+
+Both are halfway points between a floor and a top, and neither is given where there is no way to go.
+
+- Use: the top is the intact accuracy, the floor what the accuracy would be if the output followed the donor: the share of
+  images whose donor's intact answer is the host's label. Where a replacement has no donor, the output could at best be
+  constant: the floor is the share of the most frequent class.
+- Availability: the top is the best probe, the floor the share of the most frequent label among the test images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from clsinterp.sweeps.columns import column, parse
+
+DRAWS = 1000
+FEWEST = 100  # test images below which an onset would be noise
+ROUNDING = 1e-9  # exactly half way counts
+
+
+@dataclass(frozen=True)
+class Onset:
+    """The first layer at which a curve passes half its way, with a bootstrap interval over images.
+
+    Attributes:
+        layer: that layer; None where the curve never gets there, or where nothing can be said.
+        ci: the 95% interval of the layer; an end is None where it is "never".
+        reason: why nothing can be said; None where something is.
+    """
+
+    layer: int | None
+    ci: tuple[int | None, int | None] = (None, None)
+    reason: str | None = None
+
+    def __str__(self) -> str:
+        """The layer, and its interval where resampling moves it; ``n/a`` where nothing can be said."""
+        if self.reason:
+            return "n/a"
+        layer, low, high = ("never" if x is None else str(x) for x in (self.layer, *self.ci))
+        return layer if low == layer == high else f"{layer} [{low}, {high}]"
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``run.json``."""
+        return {**asdict(self), "ci": list(self.ci)}
+
+    @classmethod
+    def of_json(cls, value: dict[str, Any]) -> Onset:
+        """The twin of `to_json`."""
+        return cls(value["layer"], (value["ci"][0], value["ci"][1]), value.get("reason"))
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What sums a run up.
+
+    Attributes:
+        floors: ``use`` and ``availability``, as accuracies.
+        decodable_from, used_from: the two layers.
+    """
+
+    floors: dict[str, float]
+    decodable_from: Onset
+    used_from: Onset
+
+
+class Hits:
+    """Which images are right, from the table of a run: (image,) or (image, layer), averaged over swaps of an image.
+
+    Args:
+        images: ``images.parquet``.
+        classes: for each label of the data, the classifier's class.
+    """
+
+    def __init__(self, images: pa.Table, classes: Sequence[int]) -> None:
+        self.images = images
+        index = images["index"].to_numpy()
+        self.order = np.argsort(index, kind="stable")
+        self.n = len(np.unique(index))
+        self.label = self._rows("label")
+        self.target = np.asarray(classes)[self.label]
+
+    def _rows(self, name: str) -> np.ndarray:
+        return self.images[name].to_numpy()[self.order]
+
+    def by_image(self, values: np.ndarray) -> np.ndarray:
+        """(row,) to (image,): the mean over swaps."""
+        return values.reshape(self.n, -1).mean(1).astype(np.float64)
+
+    def of(self, name: str) -> np.ndarray:
+        """Whether each image is right in a rank column, (image,)."""
+        return self.by_image(self._rows(name) == 0)
+
+    def curve(self, curve: str) -> tuple[list[int], np.ndarray]:
+        """Layers from 0 on of `curve`, sorted, and (image, layer)."""
+        found = [c for name in self.images.column_names if (c := parse(name)) and (c.kind, c.curve) == ("rank", curve)]
+        layers = sorted(c.layers[0] for c in found if c.layers[0] >= 0)
+        shape = np.empty((self.n, 0))
+        return layers, np.stack([self.of(column(curve, x)) for x in layers], 1) if layers else shape
+
+    def following(self) -> np.ndarray:
+        """Whether each image would be right if the output followed its donor, or were constant without donors."""
+        if self.images["donor"].null_count:
+            return (self.by_image(self.target == np.bincount(self.target).argmax())).astype(np.float64)
+        answer = np.empty(self.n, np.int64)
+        answer[self._rows("index")] = self._rows("answer_intact")
+        return self.by_image(answer[self._rows("donor")] == self.target)
+
+    def majority(self) -> np.ndarray:
+        """Whether each image has the most frequent label."""
+        return self.by_image(self.label == np.bincount(self.label).argmax())
+
+
+def verdicts(images: pa.Table, classes: Sequence[int], seed: int = 0) -> Verdicts:
+    """The floors and the two layers of a run.
+
+    Args:
+        images: per-image ranks and answers, as a run writes them.
+        classes: for each label of the data, the classifier's class.
+        seed: of the 1000 bootstrap resamples of the images.
+
+    Returns:
+        ``used_from``: the first layer whose swap costs half of intact minus floor; no layer where intact is not above the
+        floor (95%, paired). ``decodable_from``: the first layer whose probe passes halfway between floor and best probe; no
+        layer where the best is not above the floor (95%, paired, corrected for choosing the best of all layers). Neither
+        below 100 images. Layer -1, before block 0, takes no part.
+    """
+    hits = Hits(images, classes)
+    intact, floor, majority = hits.of("rank_intact"), hits.following(), hits.majority()
+    layers, shuffle = hits.curve("shuffle")
+    _, probe = hits.curve("probe")
+    floors = {"use": float(floor.mean()), "availability": float(majority.mean())}
+    refusal = _refusal(hits.n, layers)
+    reasons = {"decodable_from": refusal, "used_from": refusal}
+    if not refusal:
+        best = probe[:, probe.mean(0).argmax()]
+        if not _above(best, majority, len(layers)):
+            reasons["decodable_from"] = (
+                f"the best probe ({best.mean():.3f}) is not above the share of the most frequent label "
+                f"({majority.mean():.3f})"
+            )
+        if not _above(intact, floor):
+            reasons["used_from"] = (
+                f"the intact accuracy ({intact.mean():.3f}) is not above what is left if the output follows the swap "
+                f"({floor.mean():.3f})"
+            )
+
+    def first(weights: np.ndarray) -> tuple[int, int]:
+        """Places of the two layers for image weights that sum to 1; ``len(layers)`` is never."""
+        top, low = weights @ intact, weights @ floor
+        read, chance = weights @ probe, weights @ majority
+        used = top - weights @ shuffle >= (top - low) / 2 - ROUNDING
+        return _first(read >= (read.max() + chance) / 2 - ROUNDING), _first(used & (top > low))
+
+    found = {}
+    generator = np.random.default_rng(seed)
+    draws = [] if refusal else [first(_resample(hits.n, generator)) for _ in range(DRAWS)]
+    point = None if refusal else first(np.full(hits.n, 1 / hits.n))
+    for i, (name, reason) in enumerate(reasons.items()):
+        if reason is not None or point is None:
+            found[name] = Onset(None, reason=reason)
+            continue
+        ends = np.percentile([draw[i] for draw in draws], [2.5, 97.5], method="nearest").astype(int)
+        layer, low, high = (layers[place] if place < len(layers) else None for place in (point[i], *ends))
+        found[name] = Onset(layer, (low, high))
+    return Verdicts(floors, **found)
+
+
+def _refusal(n: int, layers: Sequence[int]) -> str | None:
+    if not layers:
+        return "no layer from 0 on was asked for"
+    if n < FEWEST:
+        return f"{n} test images are too few; at least {FEWEST} are needed"
+    return None
+
+
+def _above(values: np.ndarray, floor: np.ndarray, looks: int = 1) -> bool:
+    """Whether `values` are above `floor` on average, image by image, at 97.5% one-sided, the best of `looks` tries."""
+    difference = values - floor
+    error = difference.std(ddof=1) / np.sqrt(len(difference))
+    return bool(difference.mean() > NormalDist().inv_cdf(1 - 0.025 / looks) * error)
+
+
+def _resample(n: int, generator: np.random.Generator) -> np.ndarray:
+    return np.bincount(generator.integers(n, size=n), minlength=n) / n
+
+
+def _first(passed: np.ndarray) -> int:
+    return int(passed.argmax()) if passed.any() else len(passed)
