@@ -163,6 +163,14 @@ def parse_layers(text: str) -> tuple[int, ...] | None:
         raise RequestError(f"--layers {text} was given; all, or numbers such as 0,3,11 are expected.") from None
 
 
+def parse_numbers(text: str | None) -> tuple[float, ...] | None:
+    """``0.1,1,10`` -> the numbers."""
+    try:
+        return None if text is None else tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise RequestError(f"--alphas {text} was given; numbers such as 0.01,1,100 are expected.") from None
+
+
 def parse_config(pairs: list[str] | None) -> dict[str, Any]:
     """``KEY=VALUE`` options -> config fields, values as JSON where they are."""
     config = {}

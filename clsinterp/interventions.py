@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 Seed = int | Sequence[int]
 TokenEdit = Callable[[Tensor], Tensor]  # tokens (batch, ...) in, as many out
-MODES = ("permute", "derange", "cross_label")  # of a swap, see `donors`
+SWAPS = ("permute", "derange", "cross_label")  # give every image a donor, see `donors`
+REPLACEMENTS = ("mean", "zero", "noise", "normal")  # put something else in the tokens' place, see `replacement`
+MODES = (*SWAPS, *REPLACEMENTS)
 
 
 def generator(seed: Seed) -> torch.Generator:
@@ -106,7 +108,7 @@ def donors(mode: str, labels: Int[Tensor, " n"], seed: Seed) -> Int[Tensor, " n"
         return derange(len(labels), seed)
     if mode == "cross_label":
         return cross_label(labels, seed)
-    raise RequestError(f"mode {mode!r} was given; one of {', '.join(MODES)} is expected.")
+    raise RequestError(f"mode {mode!r} was given; one of {', '.join(SWAPS)} is expected.")
 
 
 def collision_rate(labels: Int[Tensor, " n"], donor: Int[Tensor, " n"]) -> float:
@@ -137,6 +139,27 @@ def noise(seed: Seed) -> TokenEdit:
         return tokens.mean(dim=0) + draw * tokens.std(dim=0, unbiased=False)
 
     return replace
+
+
+def normal(seed: Seed) -> TokenEdit:
+    """The replacement by standard normal noise, mean 0 and variance 1 in every dimension, whatever the tokens are.
+
+    The mode ``normal`` of the note's code (github.com/lrast/CLSTokenAnalysis, ``analysis.py``: ``torch.randn(batch, dims)``).
+    Its tokens have a length that those of the layer need not have; `noise` keeps their mean and spread.
+    """
+    return lambda tokens: torch.randn(tokens.shape, generator=generator(seed)).to(tokens)
+
+
+def replacement(mode: str, seed: Seed) -> TokenEdit:
+    """The token edit of a mode without donors: `mean`, `zero`, `noise` or `normal`.
+
+    Raises:
+        RequestError: another mode.
+    """
+    made: dict[str, TokenEdit] = {"mean": mean, "zero": zero, "noise": noise(seed), "normal": normal(seed)}
+    if mode not in made:
+        raise RequestError(f"mode {mode!r} was given; one of {', '.join(made)} is expected.")
+    return made[mode]
 
 
 def exchange(other: Float[Tensor, "batch ..."]) -> TokenEdit:

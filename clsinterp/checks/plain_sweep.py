@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clsinterp.interventions import TokenEdit
 from clsinterp.models.layers import EMBEDDINGS
 from clsinterp.models.tokens import Where
 from clsinterp.probing.metrics import ranks
@@ -69,7 +70,7 @@ def sweep(
     model: VisionModel,
     pixels: Tensor,
     targets: Tensor,
-    donors: Tensor,
+    donors: Tensor | TokenEdit,
     readers: Readers,
     *,
     layers: Sequence[int],
@@ -85,21 +86,26 @@ def sweep(
     def cls_only(features: Tensor) -> Tensor:
         if readers.cls_head is not None:
             return readers.cls_head(features[:, :d])
-        if not readers.head.own:
-            return readers.head.only("cls", features)
         if family.averages_heads:
-            return model.heads[0](features[:, :d])
-        return model.heads[0](torch.cat([features[:, :d], torch.zeros_like(features[:, d:])], dim=-1))
+            return model.heads[0](features[:, :d]) if readers.head.own else readers.head.read(features[:, :d], "cls")
+        held = torch.zeros_like(features) if readers.rest is None else readers.rest.to(features).expand_as(features)
+        features = torch.cat([features[:, :d], held[:, d:]], dim=-1)
+        return model.heads[0](features) if readers.head.own else readers.head(features)
+
+    def change(tokens: Tensor) -> Tensor:
+        return donors(tokens) if callable(donors) else tokens[donors]
 
     for layer in [None, *layers]:
-        states, features, logits = plain_forward(model, pixels, layer, where, lambda tokens: tokens[donors])
+        states, features, logits = plain_forward(model, pixels, layer, where, change)
         logits = logits if readers.head.own else readers.head(features)
         out[column("intact") if layer is None else column("shuffle", layer)] = ranks(logits, targets)
-        if layer is not None:
+        if layer is not None and not callable(donors):
             out[column("donor", layer)] = ranks(logits, targets[donors])
         if family.other_readouts:
             name = column("intact_cls_only") if layer is None else column("shuffle_cls_only", layer)
-            out[name] = ranks(cls_only(features), targets)
+            alone = cls_only(features)
+            out[name] = ranks(alone, targets)
+            out[name.replace("rank", "answer")] = alone.max(-1).indices
         for probed in layers:
             if readers.probes is None or probed not in readers.probed or (layer is not None and layer > probed):
                 continue

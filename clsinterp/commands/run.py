@@ -18,6 +18,7 @@ from clsinterp.console import (
     out_console,
     parse_config,
     parse_layers,
+    parse_numbers,
     progress_bars,
     quiet_libraries,
     server_of,
@@ -28,6 +29,19 @@ if TYPE_CHECKING:
     from clsinterp.runs.report import Report
 
 OUT = Annotated[Path | None, typer.Option(help="Run folder; default runs/MODEL.", show_default=False)]
+
+
+# (curve, metric) -> its column in the table of a run.
+COLUMNS = {
+    ("probe", "accuracy"): "probe",
+    ("shuffle", "accuracy"): "output",
+    ("cost", "accuracy"): "cost",
+    ("agreement", "share"): "same",
+    ("shuffle_cls_only", "accuracy"): "cls-only",
+    ("donor", "accuracy"): "donor",
+    ("lens", "accuracy"): "lens",
+    ("lens", "identifiability"): "ident.",
+}
 
 
 @command
@@ -48,8 +62,13 @@ def run(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images per batch; CLS tokens are swapped within one.")] = 128,
     mode: Annotated[
-        Literal["permute", "derange", "cross_label"], typer.Option(help="How donors are drawn.")
+        Literal["permute", "derange", "cross_label", "mean", "zero", "noise", "normal"],
+        typer.Option(help="The first three swap tokens between images; the others put something in their place."),
     ] = "permute",
+    group: Annotated[
+        str, typer.Option(help="Whose tokens: cls, registers, distill, patches, or several such as cls+distill.")
+    ] = "cls",
+    swaps: Annotated[int, typer.Option(help="Permutations (or draws) per batch; bands cover them.")] = 1,
     layers: Annotated[str, typer.Option(help="Layers such as 0,3,11, or all; -1 is before block 0.")] = "all",
     final_norm: Annotated[
         bool, typer.Option("--final-norm/--no-final-norm", help="Whether the lens applies the final norm.")
@@ -58,8 +77,15 @@ def run(
         Literal["auto", "own", "fit"], typer.Option(help="The checkpoint's classifier, or one fitted here.")
     ] = "auto",
     cls_only: Annotated[
-        Literal["off", "refit"], typer.Option(help="Turn other read-outs off, or fit a CLS-only head.")
-    ] = "off",
+        Literal["mean", "zero", "refit"],
+        typer.Option(help="CLS-only curves: other read-outs at their mean, at zero (the note), or a CLS-only head."),
+    ] = "mean",
+    alphas: Annotated[
+        str | None,
+        typer.Option(
+            help="Penalties to choose from, such as 0.01,1,100, times the features' variance.", show_default=False
+        ),
+    ] = None,
     image_size: Annotated[
         int | None,
         typer.Option(help="Side in pixels, for families that take any size.", show_default="the checkpoint's"),
@@ -125,10 +151,13 @@ def run(
         test_per_class=test_per_class,
         batch_size=batch_size,
         mode=mode,
+        group=group,
+        swaps=swaps,
         layers=parse_layers(layers),
         final_norm=final_norm,
         head=head,
         cls_only=cls_only,
+        alphas=parse_numbers(alphas),
         seed=seed,
         limit=limit,
         dtype=dtype,
@@ -186,10 +215,16 @@ def show(folder: Path) -> None:
 
 
 def summary(report: "Report") -> str:
-    """Where the label is decodable from and used from, in a sentence."""
+    """Where the label is decodable from and where the output uses it from, in a sentence or two."""
     decodable, used = (report.onsets[key] for key in ("decodable_from", "used_from"))
-    whole = "no swap costs half of it" if used.layer is None else f"used from layer {used}"
-    return f"{report.facts.model}: the label is decodable from layer {decodable}; {whole}."
+    if decodable.reason and decodable.reason == used.reason:
+        return f"{report.facts.model}: no verdict, since {used.reason}."
+    read = f"no layer to decode from, since {decodable.reason}"
+    read = read if decodable.reason else f"the label is decodable from layer {decodable}"
+    use = f"no verdict on use, since {used.reason}"
+    if not used.reason:
+        use = f"used from layer {used}" if used.layer is not None else "no swap costs half of what it could"
+    return f"{report.facts.model}: {read}; {use}."
 
 
 def run_table(report: "Report", curves: Any) -> Any:
@@ -197,26 +232,38 @@ def run_table(report: "Report", curves: Any) -> Any:
     from rich.table import Table
 
     facts, rows = report.facts, curves.to_pylist()
-    accuracy = {(r["curve"], r["layer"]): r for r in rows if r["metric"] == "accuracy" and r["probed_layer"] is None}
-    ident = {r["layer"]: r["value"] for r in rows if r["curve"] == "lens" and r["metric"] == "identifiability"}
-    shown = [c for c in ("probe", "shuffle", "shuffle_cls_only", "donor", "lens") if any(k[0] == c for k in accuracy)]
-    n = accuracy["intact", None]["n"]
-    intact = [
-        f"{c.replace('_', ' ')} {accuracy[c, None]['value']:.3f}"
-        for c in ("intact", "intact_cls_only")
-        if (c, None) in accuracy
-    ]
+    points = {(r["curve"], r["layer"], r["metric"]): r for r in rows if r["probed_layer"] is None}
+    shown = [key for key in COLUMNS if any((curve, metric) == key for curve, _, metric in points)]
+    n = points["intact", None, "accuracy"]["n"]
+    flat = [(c, points.get((c, None, "accuracy"))) for c in ("intact", "intact_cls_only")]
+    said = [f"{c.replace('_', ' ')} {row['value']:.3f}" for c, row in flat if row]
+    said += [f"floor of {what} {value:.3f}" for what, value in facts.floors.items()]
+    if any(curve == "probe" and layer == -1 for curve, layer, _ in points):
+        said.append(f"probe before block 0 {points['probe', -1, 'accuracy']['value']:.3f}")
+    said += [f"head: {facts.head}", f"mode: {facts.mode}", f"tokens: {facts.group}"]
+    if facts.cls_only:
+        said.append(f"cls-only: {facts.cls_only}")
+    if report.collision_rate is not None:
+        said.append(f"donor of the same label: {report.collision_rate:.3f}")
+    if report.alpha_at_edge:
+        said.append("* penalty at an end of the grid")
     table = Table(
         title=f"{facts.model} ({facts.family}) on {facts.data}: accuracy on {n} test images",
-        caption=f"{', '.join(intact)}, chance {1 / facts.n_classes:.3f}; head: {facts.head}; mode: {facts.mode}; "
-        f"donor of the same label: {report.collision_rate:.3f}",
+        caption="; ".join(said),
         min_width=60,
     )
     table.add_column("layer", justify="right")
-    for curve in shown:
-        table.add_column(curve.replace("_", " "), justify="right")
-    table.add_column("identifiability", justify="right")
+    for key in shown:
+        table.add_column(COLUMNS[key], justify="right", no_wrap=True)
     for layer in report.manifest.layers:
-        cells = [f"{accuracy[c, layer]['value']:.3f}" if (c, layer) in accuracy else "" for c in shown]
-        table.add_row(str(layer), *cells, f"{ident[layer]:.3f}" if layer in ident else "")
+        cells = []
+        for curve, metric in shown:
+            row = points.get((curve, layer, metric))
+            cell = f"{row['value']:.3f}" if row else ""
+            if row and curve.startswith("cost"):
+                cell += f"±{(row['ci_high'] - row['ci_low']) / 2:.3f}"
+            if row and curve == "probe" and layer in report.alpha_at_edge:
+                cell += "*"
+            cells.append(cell)
+        table.add_row(str(layer), *cells)
     return table

@@ -16,7 +16,12 @@ class Facts:
         n_classes: classes of the classifier, which output and lens tell apart.
         n_labels: classes of the data, which probes tell apart.
         seed: of the choice of images, their order and the swaps.
-        mode: how donors were drawn.
+        mode: how tokens were replaced, see `clsinterp.interventions`.
+        group: whose tokens.
+        swaps: draws per batch.
+        cls_only: what became of the other read-outs on the CLS-only curves; None where there are no such curves.
+        floors: ``use``, what the accuracy would be if the output followed the donor (or were constant, without donors), and
+            ``availability``, the share of the most frequent label; None before anything was measured.
         final_norm: whether the lens applies the final norm; None where the family has none.
         data: as it was named.
         head: how labels became classes: ``name``, ``count`` or ``fit``.
@@ -33,6 +38,10 @@ class Facts:
     final_norm: bool | None
     data: str
     head: str
+    group: str = "cls"
+    swaps: int = 1
+    cls_only: str | None = None
+    floors: dict[str, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain values, in the order of the attributes."""

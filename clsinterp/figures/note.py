@@ -24,6 +24,8 @@ CURVE_LOOKS = {
     "lens": ("lens accuracy", ORANGE, "square"),
 }
 FLAT = {"intact": ("output, intact", ORANGE), "intact_cls_only": ("CLS-only output, intact", GREEN)}
+HOW = {"mean": "set to the mean", "zero": "set to zero", "noise": "set to noise", "normal": "set to N(0, 1)"}
+HELD = {"mean": "others at mean", "zero": "others at zero", "refit": "refitted head"}
 
 
 def _select(curves: pa.Table, kind: str, metric: str = "accuracy") -> list[Row]:
@@ -37,6 +39,24 @@ def _layers(curves: pa.Table) -> tuple[float, float]:
     return min(layers) - 0.4, max(layers) + 0.4
 
 
+def _named(kind: str, facts: Facts) -> str:
+    """The name of a curve or level in the legend, with what was replaced by what, and what became of other read-outs."""
+    name = CURVE_LOOKS[kind][0] if kind in CURVE_LOOKS else FLAT[kind][0]
+    tokens = {"cls": "CLS", "cls+distill": "CLS and distillation"}.get(facts.group, facts.group)
+    name = name.replace("CLS swapped", f"{tokens} {HOW.get(facts.mode, 'swapped')}")
+    if facts.cls_only and kind.endswith("cls_only"):
+        name = name.replace("CLS-only output", f"CLS-only output ({HELD[facts.cls_only]})")
+    return name
+
+
+def _floor(fig: go.Figure, curves: pa.Table, facts: Facts, where: dict[str, Any]) -> None:
+    """The dotted line of use: where the swapped curve ends if the output follows the swap."""
+    if facts.floors is not None:
+        without = facts.mode in HOW
+        name = "floor: the best constant answer" if without else "floor: the output follows the donor"
+        level(fig, facts.floors["use"], _layers(curves), name, **where)
+
+
 def _look(fig: go.Figure, curves: pa.Table, kind: str, where: dict[str, Any], name: str | None = None) -> None:
     """The curve `kind` as it looks in every figure of a run."""
     known, colour, symbol = CURVE_LOOKS[kind]
@@ -45,13 +65,12 @@ def _look(fig: go.Figure, curves: pa.Table, kind: str, where: dict[str, Any], na
 
 def _panel(fig: go.Figure, curves: pa.Table, facts: Facts, where: dict[str, Any], published: dict | None) -> None:
     """One model of the note's figure."""
-    layers = _layers(curves)
-    for kind, (name, colour) in FLAT.items():
+    for kind, (_, colour) in FLAT.items():
         for row in _select(curves, kind):
-            level(fig, row["value"], layers, name, colour, "dash", **where)
-    level(fig, 1 / facts.n_classes, layers, "chance", **where)
+            level(fig, row["value"], _layers(curves), _named(kind, facts), colour, "dash", **where)
+    _floor(fig, curves, facts, where)
     for kind in ("probe", "shuffle", "shuffle_cls_only"):
-        _look(fig, curves, kind, where)
+        _look(fig, curves, kind, where, _named(kind, facts))
     for kind, values in (published or {}).items():
         if kind in ("probe", "shuffle", "shuffle_cls_only"):
             fig.add_scatter(
@@ -144,17 +163,40 @@ def donor_by_layer(curves: pa.Table, facts: Facts) -> go.Figure:
     fig = go.Figure()
     _look(fig, curves, "shuffle", {}, "output names the image's label")
     _look(fig, curves, "donor", {})
-    level(fig, 1 / facts.n_classes, _layers(curves), "chance")
+    _floor(fig, curves, facts, {})
     layer_axes(fig, facts.n_layers, "layer of the swap")
     share_axis(fig, "share of images")
     return finish(fig, f"Whom the output follows after a CLS swap: {facts.model}", 560)
 
 
+def cost_by_layer(curves: pa.Table, facts: Facts) -> go.Figure:
+    """What a replacement costs, on the same images: accuracy lost, and the share of answers that change."""
+    fig = panel_grid(["accuracy lost (intact minus replaced, same images)", "answers that are not the intact ones"])
+    for kind, name, colour, symbol in (
+        ("", "output", ORANGE, "square"),
+        ("_cls_only", f"CLS-only output ({HELD.get(facts.cls_only or '', '')})", GREEN, "diamond"),
+    ):
+        curve(fig, _select(curves, f"cost{kind}"), name, colour, symbol=symbol, row=1, col=1)
+        rows = _select(curves, f"agreement{kind}", "share")
+        changed = [r | {"value": 1 - r["value"], "ci_low": 1 - r["ci_high"], "ci_high": 1 - r["ci_low"]} for r in rows]
+        curve(fig, changed, name, colour, symbol=symbol, row=1, col=2)
+    if facts.floors is not None:
+        intact = _select(curves, "intact")[0]["value"]
+        level(
+            fig, intact - facts.floors["use"], _layers(curves), "all there is to lose: down to the floor", row=1, col=1
+        )
+    layer_axes(fig, facts.n_layers, "layer of the replacement")
+    share_axis(fig, "share of images")
+    fig.update_yaxes(title_text="accuracy", range=None, row=1, col=1)
+    return finish(fig, f"What a replacement costs: {facts.model}", 560)
+
+
 def study_figures(runs: Sequence[tuple[Facts, pa.Table]], published: bool = False) -> list[go.Figure]:
-    """All figures of one or several runs: the note's panels, then lens, donor and restoration of each run."""
+    """All figures of one or several runs: the note's panels, then costs, lens, donor (if any) and restoration of each run."""
     figures = [note_figure(runs, published)]
     for facts, curves in runs:
-        figures += [draw(curves, facts) for draw in (lens_by_layer, donor_by_layer, restoration_by_layer)]
+        donors = [] if facts.mode in HOW else [donor_by_layer]
+        figures += [draw(curves, facts) for draw in (cost_by_layer, lens_by_layer, *donors, restoration_by_layer)]
     return figures
 
 

@@ -9,11 +9,11 @@ from clsinterp.errors import RequestError, RunError
 EMBEDDINGS = -1  # the layer before block 0
 
 
-def not_finite(layer: int) -> RunError:
-    """The error for NaN or infinity that first stands after `layer`."""
+def not_finite(layer: int | None) -> RunError:
+    """The error for NaN or infinity that first stands after `layer`, or only in the logits (None)."""
+    where = "the logits" if layer is None else f"the residual stream, first after layer {layer}"
     return RunError(
-        f"NaN or infinity in the residual stream, first after layer {layer}. "
-        "Look at the checkpoint's weights, or run with dtype='float32' if another was given."
+        f"NaN or infinity in {where}. Look at the checkpoint's weights, or run with dtype='float32' if another was given."
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Never
 
 from clsinterp.errors import RequestError
 from clsinterp.models.families import Family
@@ -50,15 +50,15 @@ class TokenLayout:
         if not isinstance(group, str):
             return list(group)
         if "+" in group:
-            places = [self.index(name) for name in group.split("+")]
-            if any(isinstance(place, slice) and place.stop is None for place in places):
+            spans = [self.slices[name] if name in self.slices else self._none(name) for name in group.split("+")]
+            if any(span.stop is None for span in spans):
                 raise RequestError(f"group {group} was given; patches stand alone, groups before them can be joined.")
-            spans = [range(p.start, p.stop) if isinstance(p, slice) else [p] for p in places]  # type: ignore[list-item]
-            return [i for span in spans for i in span]
-        if group not in self.slices:
-            raise RequestError(f"a {self.family} model has no {group} token; its tokens are: {', '.join(self.slices)}.")
-        where = self.slices[group]
+            return [i for span in spans for i in range(span.start, span.stop)]
+        where = self.slices[group] if group in self.slices else self._none(group)
         return where.start if group in ("cls", "distill") else where
+
+    def _none(self, group: str) -> Never:
+        raise RequestError(f"a {self.family} model has no {group} token; its tokens are: {', '.join(self.slices)}.")
 
     def names(self, n_tokens: int) -> list[str]:
         """Names for a token axis of `n_tokens`: ``CLS``, ``distill``, ``reg 0``, .., then patch numbers."""

@@ -110,7 +110,8 @@ class Ridge:
         """For each probe, whether the chosen penalty is the smallest or largest of the grid: a wider one may do better."""
         n = self.cv_error.shape[1]
         chosen = self.cv_error.argmin(1).tolist()
-        tried = (self.cv_error.amax(1) > self.cv_error.amin(1)).tolist()  # else there was nothing to choose by
+        spread = self.cv_error.amax(1) - self.cv_error.amin(1)
+        tried = (spread > CONSTANT * self.cv_error.amax(1)).tolist()  # else there was nothing to choose by
         return [n > 1 and choice and i in (0, n - 1) for i, choice in zip(chosen, tried, strict=True)]
 
     def scores(self, x: Float[Tensor, "*rows d"], i: int) -> Float[Tensor, "*rows classes"]:

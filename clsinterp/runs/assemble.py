@@ -1,5 +1,6 @@
 """From the parts in a run folder to its tables and figure. Needs neither the model nor the data."""
 
+import logging
 import time
 from dataclasses import replace
 
@@ -7,18 +8,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from clsinterp import interventions
 from clsinterp.errors import RequestError, TooEarly
 from clsinterp.figures.files import to_html
 from clsinterp.figures.note import study_figures
 from clsinterp.runs import records
 from clsinterp.runs.folder import TABLES, RunFolder
 from clsinterp.runs.job import Job
-from clsinterp.runs.onset import onsets
 from clsinterp.runs.report import Report
 from clsinterp.runs.results import curves_table
 from clsinterp.runs.solve import POLL, alphas, solve_all
 from clsinterp.runs.units import Layout, Shard, Unit
+from clsinterp.runs.verdicts import verdicts
+
+logger = logging.getLogger(__name__)
 
 
 def merge(folder: RunFolder) -> None:
@@ -42,7 +44,7 @@ def merge(folder: RunFolder) -> None:
                 "Run the shards that compute them, or clsinterp run with the same arguments and --resume."
             )
         if stage == "train":
-            solve_all(folder, layout, job.manifest)
+            solve_all(folder, job)
     assemble(folder, job)
 
 
@@ -59,32 +61,50 @@ def assemble(folder: RunFolder, job: Job) -> None:
 
 def _write_results(folder: RunFolder, job: Job) -> None:
     start = time.monotonic()
-    layout, facts = job.layout, job.facts
+    layout = job.layout
     parts = [folder.work / layout.files(unit)[0] for unit in layout.units("test")]
     images = pa.concat_tables([pq.read_table(p) for p in parts]).combine_chunks()
+    found = verdicts(images, job.manifest.labels.classes)
+    facts = replace(job.facts, floors=found.floors)
     curves = curves_table(images, facts)
     folder.write_table(folder.path / "images.parquet", images)
     folder.write_table(folder.path / "curves.parquet", curves)
     page = to_html(study_figures([(facts, curves)]))
     folder.write(folder.path / "figure.html", lambda p: p.write_text(page))
-    label, donor = (torch.from_numpy(images[c].to_numpy().copy()).long() for c in ("label", "donor"))
-    found = onsets(images, facts.n_classes)
     worked = records.summary(folder)
     manifest = replace(job.manifest, device=worked.device)
     if worked.traffic:
         manifest = replace(manifest, remote={**(manifest.remote or {}), **worked.traffic})
+    penalties, edges = alphas(folder)
+    at_edge = [layer for layer, edge in zip(manifest.layers, edges, strict=True) if edge]
+    if at_edge:
+        logger.warning(
+            "the probes of layers %s chose a penalty at an end of the grid; wider alphas= may read more.",
+            ", ".join(map(str, at_edge)),
+        )
     report = Report(
         facts,
-        found,
+        found.onsets,
         job.identity,
         manifest,
-        collision_rate=interventions.collision_rate(label, donor),
-        own_cls_rate=float((donor == torch.arange(len(donor))).double().mean()),
+        **_donor_rates(images),
         computed_on=worked.computed_on,
         seconds={**worked.seconds, "tables and figure": round(time.monotonic() - start, 3)},
-        alpha=dict(zip(manifest.layers, alphas(folder), strict=True)),
+        alpha=dict(zip(manifest.layers, penalties, strict=True)),
+        alpha_at_edge=at_edge,
     )
     folder.write_json(folder.path / "run.json", report.to_json())
+
+
+def _donor_rates(images: pa.Table) -> dict[str, float | None]:
+    """How often a donor has the host's label, and how often an image is its own donor."""
+    if images["donor"].null_count:
+        return {"collision_rate": None, "own_cls_rate": None}
+    index, label, donor = (torch.from_numpy(images[c].to_numpy().copy()).long() for c in ("index", "label", "donor"))
+    by_index = torch.empty_like(label)
+    by_index[index] = label
+    same, own = by_index[donor] == label, donor == index
+    return {"collision_rate": float(same.double().mean()), "own_cls_rate": float(own.double().mean())}
 
 
 def named(layout: Layout, missing: list[Unit], of: int | None = None) -> str:

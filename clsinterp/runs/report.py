@@ -5,7 +5,7 @@ from typing import Any
 
 from clsinterp.figures.facts import Facts
 from clsinterp.runs.job import Identity, Manifest
-from clsinterp.runs.onset import Onset
+from clsinterp.runs.verdicts import Onset
 
 
 @dataclass(frozen=True)
@@ -17,22 +17,24 @@ class Report:
         onsets: ``decodable_from`` and ``used_from``.
         identity: what was asked, of which images and weights.
         manifest: what it worked with.
-        collision_rate: share of test images whose donor has the same label.
-        own_cls_rate: share of test images that got their own token.
+        collision_rate: share of test images whose donor has the same label; None without donors.
+        own_cls_rate: share of test images that got their own token; None without donors.
         computed_on: the kinds of processes that took part: ``device``, ``hardware``, ``threads``, ``torch``, ``processes``.
         seconds: by stage, summed over processes.
-        alpha: the ridge penalty of each layer's probe.
+        alpha: the ridge penalty of each layer's probe, chosen by squared error.
+        alpha_at_edge: layers whose penalty is the smallest or largest that was tried.
     """
 
     facts: Facts
     onsets: dict[str, Onset]
     identity: Identity
     manifest: Manifest
-    collision_rate: float
-    own_cls_rate: float
+    collision_rate: float | None
+    own_cls_rate: float | None
     computed_on: list[dict[str, Any]]
     seconds: dict[str, float]
     alpha: dict[int, float]
+    alpha_at_edge: list[int]
 
     def to_json(self) -> dict[str, Any]:
         """One flat object: facts and manifest lie in it side by side."""
@@ -46,6 +48,7 @@ class Report:
             "computed_on": self.computed_on,
             "seconds": self.seconds,
             "alpha": {str(layer): alpha for layer, alpha in self.alpha.items()},
+            "alpha_at_edge": self.alpha_at_edge,
         }
 
     @classmethod
@@ -55,7 +58,7 @@ class Report:
         Raises:
             KeyError: something is missing.
         """
-        plain = ("collision_rate", "own_cls_rate", "computed_on", "seconds")
+        plain = ("collision_rate", "own_cls_rate", "computed_on", "seconds", "alpha_at_edge")
         return cls(
             facts=Facts.of_json(value),
             onsets={name: Onset.of_json(onset) for name, onset in value["onsets"].items()},

@@ -1,5 +1,6 @@
 """What a run is asked to do."""
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from clsinterp.interventions import MODES
 from clsinterp.remote.server import Server
 from clsinterp.runs.units import Shard
 
+CLS_ONLY = ("mean", "zero", "refit")
 Progress = Callable[[str, int, int], None]  # stage, images done, images in all
 
 
@@ -22,11 +24,17 @@ class Request:
         model: hub id, folder or ``zoo/NAME``.
         data: ``zoo``, folder, parquet or tar file, or hub id; splits and columns as in `clsinterp.data.sources.open_data`.
         batch_size: images per batch; CLS tokens are swapped within one.
-        mode: ``permute`` (the note's), ``derange`` or ``cross_label``.
+        mode: ``permute`` (the note's), ``derange`` or ``cross_label`` swap tokens between images; ``mean``, ``zero``,
+            ``noise`` and ``normal`` put something in their place, see `clsinterp.interventions`.
+        group: whose tokens: ``cls``, ``registers``, ``distill``, ``patches``, or several joined by ``+``.
+        swaps: permutations (or draws of noise) per batch; each image is measured under every one.
         layers: layers to swap, probe and read at; None is all; -1 is before block 0.
         final_norm: whether the lens applies the final norm.
         head: ``auto``, ``own`` or ``fit``.
-        cls_only: ``off`` turns the other read-outs off; ``refit`` fits a CLS-only head instead.
+        cls_only: what becomes of the other read-outs on the CLS-only curves: ``mean`` holds them at their mean over the train
+            images, ``zero`` at zero (the note's), ``refit`` fits a CLS-only head.
+        alphas: penalties of the probes to choose from, as multiples of the mean eigenvalue of their Gram matrix; None is
+            `clsinterp.probing.ridge.ALPHAS`.
         seed: of the choice of images, their order and the swaps.
         image_size: side in pixels that images are brought to; None is the checkpoint's own.
         limit: first N train and first N test images only.
@@ -42,10 +50,13 @@ class Request:
     test_per_class: int | None = None
     batch_size: int = 128
     mode: str = "permute"
+    group: str = "cls"
+    swaps: int = 1
     layers: tuple[int, ...] | None = None
     final_norm: bool = True
     head: str = "auto"
-    cls_only: str = "off"
+    cls_only: str = "mean"
+    alphas: tuple[float, ...] | None = None
     seed: int = 0
     limit: int | None = None
     dtype: str = "auto"
@@ -61,7 +72,8 @@ class Request:
     def of_json(cls, value: dict[str, Any]) -> "Request":
         """The request written as JSON: an ``identity`` in a run folder, or what `dataclasses.asdict` gave."""
         fields = {k: v for k, v in value.items() if k in cls.__dataclass_fields__}
-        return cls(**fields | {"layers": None if fields["layers"] is None else tuple(fields["layers"])})
+        lists = {key: None if fields[key] is None else tuple(fields[key]) for key in ("layers", "alphas")}
+        return cls(**fields | lists)
 
     def check(self) -> None:
         """Refuse what can be refused before anything is loaded.
@@ -74,17 +86,21 @@ class Request:
         for name, allowed in (
             ("mode", MODES),
             ("head", ("auto", "own", "fit")),
-            ("cls_only", ("off", "refit")),
+            ("cls_only", CLS_ONLY),
             ("on_bad_image", ("error", "skip")),
         ):
             if getattr(self, name) not in allowed:
                 raise RequestError(
-                    f"--{name.replace('_', '-')} {getattr(self, name)} was given; one of {', '.join(allowed)} is expected."
+                    f"{name}={getattr(self, name)!r} was given; one of {', '.join(allowed)} is expected."
                 )
-        for name in ("train_per_class", "test_per_class", "limit"):
+        for name in ("train_per_class", "test_per_class", "limit", "swaps"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise RequestError(f"--{name.replace('_', '-')} {value} was given; at least 1 is expected.")
+                raise RequestError(f"{name}={value} was given; at least 1 is expected.")
+        if self.alphas is not None and not (self.alphas and all(0 < a < math.inf for a in self.alphas)):
+            raise RequestError(f"alphas={list(self.alphas)} was given; positive numbers are expected.")
+        if self.alphas is not None and list(self.alphas) != sorted(set(self.alphas)):
+            raise RequestError(f"alphas={list(self.alphas)} was given; growing numbers are expected.")
 
 
 @dataclass(frozen=True)

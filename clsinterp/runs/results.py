@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -11,9 +12,10 @@ import torch
 from clsinterp.errors import RequestError
 from clsinterp.figures.facts import Facts
 from clsinterp.probing.metrics import identifiability, mean_interval, wilson
+from clsinterp.runs.by_image import ByImage
 from clsinterp.runs.job import NOT_ITS_JSON
 from clsinterp.runs.report import Report
-from clsinterp.sweeps.columns import parse
+from clsinterp.sweeps.columns import column, parse
 
 CURVES = pa.schema(
     [
@@ -31,58 +33,87 @@ CURVES = pa.schema(
         ("mode", pa.string()),
     ]
 )
+COST = {"shuffle": "cost", "shuffle_cls_only": "cost_cls_only"}
+AGREEMENT = {"shuffle": "agreement", "shuffle_cls_only": "agreement_cls_only"}
+REPLACED = ("shuffle", "shuffle_cls_only", "donor", "restoration")
 METRICS = {"lens": ("accuracy", "top5", "identifiability"), "restoration": ("accuracy",), "donor": ("accuracy",)}
 
 
 def curves_table(images: pa.Table, facts: Facts) -> pa.Table:
-    """One row per point of every curve, from the rank columns of ``images.parquet``.
+    """One row per point of every curve, from the columns of ``images.parquet``.
 
     Args:
         images: the per-image table.
         facts: whose they are.
 
     Returns:
-        Columns as in `CURVES`. Intervals are 95%: Wilson for proportions, normal for the mean identifiability. ``layer``
-        is null for the intact curves; ``probed_layer`` is set for restoration only; ``mode`` is null where nothing was
-        swapped.
+        Columns as in `CURVES`. Intervals are 95% over images: Wilson for proportions, normal for means (identifiability, costs,
+        and everything of which an image has several swaps, averaged within the image first). ``cost`` is intact minus swapped
+        accuracy on the same images, ``agreement`` the share of images whose answer is the intact one. ``layer`` is null for
+        the intact curves; ``probed_layer`` is set for restoration only; ``mode`` is null where nothing was replaced.
     """
-    rows = []
+    table = ByImage(images)
+    rows: list[tuple[str, tuple[int | None, ...], str, float, float, float, bool]] = []
     for name in images.column_names:
         found = parse(name)
-        if found is None or found.kind != "rank":
+        if found is None:
             continue
-        curve, (layer, probed) = found.curve, (*found.layers, None, None)[:2]
-        rank = torch.from_numpy(images[name].to_numpy().copy()).long()
-        of_labels = curve in ("probe", "restoration")
-        n_classes = facts.n_labels if of_labels else facts.n_classes
-        swapped = curve in ("donor", "restoration") or curve.startswith("shuffle")
-        for metric in METRICS.get(curve.removesuffix("_distill"), ("accuracy", "top5")):
-            value, low, high = _point(metric, rank, n_classes)
-            rows.append(
-                {
-                    "model": facts.model,
-                    "family": facts.family,
-                    "curve": curve,
-                    "layer": layer,
-                    "probed_layer": probed,
-                    "metric": metric,
-                    "value": value,
-                    "ci_low": low,
-                    "ci_high": high,
-                    "n": len(rank),
-                    "seed": facts.seed,
-                    "mode": facts.mode if swapped else None,
-                }
-            )
-    return pa.Table.from_pylist(rows, schema=CURVES)
+        curve, at = found.curve, (*found.layers, None, None)[:2]
+        swapped = curve in REPLACED
+        if found.kind == "answer":
+            if swapped:
+                same = table.column(name) == table.column(_intact(curve, "answer"))
+                rows.append((AGREEMENT[curve], at, "share", *_share(same), swapped))
+            continue
+        rank = table.column(name) if swapped else table.column(name)[:, :1]
+        n_classes = facts.n_labels if curve in ("probe", "restoration") else facts.n_classes
+        metrics = METRICS.get(curve.removesuffix("_distill"), ("accuracy", "top5"))
+        rows += [(curve, at, metric, *_point(metric, rank, n_classes), swapped) for metric in metrics]
+        if curve in COST:
+            difference = torch.from_numpy(table.right(_intact(curve, "rank")) - table.right(name))
+            interval = mean_interval(difference, -1.0, 1.0)
+            rows.append((COST[curve], at, "accuracy", float(difference.mean()), *interval, swapped))
+    return pa.Table.from_pylist(
+        [
+            {
+                "model": facts.model,
+                "family": facts.family,
+                "curve": curve,
+                "layer": layer,
+                "probed_layer": probed,
+                "metric": metric,
+                "value": value,
+                "ci_low": low,
+                "ci_high": high,
+                "n": table.n,
+                "seed": facts.seed,
+                "mode": facts.mode if swapped else None,
+            }
+            for curve, (layer, probed), metric, value, low, high, swapped in rows
+        ],
+        schema=CURVES,
+    )
 
 
-def _point(metric: str, rank: torch.Tensor, n_classes: int) -> tuple[float, float, float]:
+def _intact(curve: str, kind: str) -> str:
+    return column(curve.replace("shuffle", "intact"), kind=kind)
+
+
+def _share(right: np.ndarray) -> tuple[float, float, float]:
+    """The share of an (image, swap) table of hits and its interval over images."""
+    n, swaps = right.shape
+    if swaps == 1:
+        hits = int(right.sum())
+        return hits / n, *wilson(hits, n)
+    by_image = torch.from_numpy(right.mean(1))
+    return float(by_image.mean()), *mean_interval(by_image, 0.0, 1.0)
+
+
+def _point(metric: str, rank: np.ndarray, n_classes: int) -> tuple[float, float, float]:
     if metric == "identifiability":
-        values = identifiability(rank, n_classes)
+        values = identifiability(torch.from_numpy(rank).long(), n_classes).mean(1)
         return float(values.mean()), *mean_interval(values, 0.0, 1.0)
-    hits = int((rank < {"accuracy": 1, "top5": 5}[metric]).sum())
-    return hits / len(rank), *wilson(hits, len(rank))
+    return _share(rank < {"accuracy": 1, "top5": 5}[metric])
 
 
 class Run(NamedTuple):

@@ -13,9 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from clsinterp.probing.head import Head
-from clsinterp.probing.ridge import Ridge, RidgeStats, solve
+from clsinterp.probing.ridge import ALPHAS, Ridge, RidgeStats, solve
 from clsinterp.runs.folder import RunFolder
-from clsinterp.runs.job import Manifest
+from clsinterp.runs.job import Job, Manifest
 from clsinterp.runs.train_pass import total
 from clsinterp.runs.units import Layout, Unit
 from clsinterp.runs.workload import Workload
@@ -25,22 +25,29 @@ PROBES = "probes.safetensors"
 POLL = 0.2  # seconds between looks at what other processes do
 
 
-def solve_unit(folder: RunFolder, layout: Layout, unit: Unit, statistics: Path, d_model: int) -> None:
-    """Fit one regression and write it.
+def solve_unit(folder: RunFolder, layout: Layout, unit: Unit, statistics: Path, job: Job) -> None:
+    """Fit one regression (or take the mean of the read-out) and write it.
 
     Args:
         folder, layout: the run.
         unit: of the stage ``solve``.
         statistics: the file of `clsinterp.runs.train_pass.total`.
-        d_model: width of the CLS token, which is the first part of the read-out.
+        job: what the run works with.
     """
     name = layout.solves[unit.index]
+    if name == "rest":
+        with safe_open(statistics, "pt") as file:
+            mean = file.get_tensor("readout.sum") / file.get_tensor("cls.counts").sum()
+        folder.write(folder.work / layout.files(unit)[0], lambda p: save_file({"mean": mean}, p))
+        return
     what, part = ("cls", slice(unit.index, unit.index + 1)) if name.startswith("probe") else ("head", slice(None))
     with safe_open(statistics, "pt") as file:
         gram, class_sums = (file.get_slice(f"{what}.{key}")[:, part].clone() for key in ("gram", "class_sums"))
         stats = RidgeStats(gram, class_sums, file.get_tensor(f"{what}.counts"))
     with one_thread():
-        ridge = solve(stats.part(slice(0, d_model)) if name == "cls_head" else stats)
+        # The CLS token is the first part of the read-out.
+        stats = stats.part(slice(0, job.manifest.d_model)) if name == "cls_head" else stats
+        ridge = solve(stats, job.identity.request.alphas or ALPHAS)
     tensors = {key: getattr(ridge, key).contiguous() for key in ("weight", "bias", "alpha", "cv_error")}
     folder.write(folder.work / layout.files(unit)[0], lambda p: save_file(tensors, p))
 
@@ -60,25 +67,28 @@ def write_probes(folder: RunFolder, layout: Layout, manifest: Manifest) -> None:
             tensors[f"head.{name}"] = fitted["head"][name]
         if "cls_head" in fitted:
             tensors[f"cls_head.{name}"] = fitted["cls_head"][name][0].clone()
+    if "rest" in fitted:
+        tensors["readout.mean"] = fitted["rest"]["mean"]
     classes = {"classes": "\n".join(manifest.class_names)}
     folder.write(folder.path / PROBES, lambda p: save_file(tensors, p, metadata=classes))
 
 
-def solve_all(folder: RunFolder, layout: Layout, manifest: Manifest) -> None:
+def solve_all(folder: RunFolder, job: Job) -> None:
     """Fit what is not fitted yet, together with whoever else is at it; ends when ``probes.safetensors`` is there.
 
     Raises:
         LookupError: units of the train pass are missing.
     """
+    layout = job.layout
     units = layout.units("solve")
     while missing := folder.missing(layout, units):
         statistics = total(folder, layout)
         for unit in folder.claimed(layout, missing) if statistics else ():
-            solve_unit(folder, layout, unit, statistics, manifest.d_model)  # type: ignore[arg-type]
+            solve_unit(folder, layout, unit, statistics, job)  # type: ignore[arg-type]
             folder.release(layout, unit)
         if folder.missing(layout, units):
             time.sleep(POLL)
-    write_probes(folder, layout, manifest)
+    write_probes(folder, layout, job.manifest)
 
 
 def readers(workload: Workload, folder: RunFolder) -> Readers:
@@ -95,7 +105,8 @@ def readers(workload: Workload, folder: RunFolder) -> Readers:
     cls_head = None
     if workload.request.cls_only == "refit":
         cls_head = Head((tensors["cls_head.weight"],), (tensors["cls_head.bias"],), ("cls",), own=False).to(exact)
-    return Readers(head, cls_head, ridge, workload.layers, workload.request.final_norm)
+    rest = tensors["readout.mean"].to(exact) if workload.wants_rest else None
+    return Readers(head, cls_head, rest, ridge, workload.layers, workload.request.final_norm)
 
 
 @contextmanager
@@ -109,6 +120,8 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def alphas(folder: RunFolder) -> list[float]:
-    """The penalty of each probe, from ``probes.safetensors``."""
-    return load_file(folder.path / PROBES)["probe.alpha"].tolist()
+def alphas(folder: RunFolder) -> tuple[list[float], list[bool]]:
+    """The penalty of each probe, from ``probes.safetensors``, and whether it lies at an end of what was tried."""
+    tensors = load_file(folder.path / PROBES)
+    ridge = Ridge(*(tensors[f"probe.{name}"] for name in ("weight", "bias", "alpha", "cv_error")))
+    return ridge.alpha.tolist(), ridge.at_edge

@@ -1,4 +1,4 @@
-"""The test pass: one fork per batch, ranks of every image for every curve."""
+"""The test pass: one fork per batch, ranks and answers of every image for every curve."""
 
 import pyarrow as pa
 import torch
@@ -9,6 +9,8 @@ from clsinterp.runs.units import Layout, Unit
 from clsinterp.runs.workload import Workload
 from clsinterp.sweeps.fork import fork
 from clsinterp.sweeps.readers import Readers
+
+SMALL = pa.int16()  # of a class; no classifier of images has more than 32,767
 
 
 class RankRows:
@@ -24,26 +26,34 @@ class RankRows:
         """Measure batch number `b`."""
         workload = self.workload
         start = b * workload.request.batch_size
-        here, donors = slice(start, start + len(pixels)), workload.donors[b]
-        ranks = fork(
-            workload.model,
-            pixels,
-            self.targets[here],
-            donors,
-            self.readers,
-            layers=workload.layers,
-            labels=self.labels[here],
-            micro_batch=self.at_once,
-        )
-        columns = {
-            "index": pa.array(range(here.start, here.stop), pa.int32()),
-            "source": pa.array(workload.test.sources[here]),
-            "label": pa.array(workload.test.labels[here], pa.int32()),
-            "donor": pa.array((donors + start).tolist(), pa.int32()),
-        }
-        self.tables.append(
-            pa.table(columns | {name: pa.array(ranks[name].tolist(), pa.int32()) for name in sorted(ranks)})
-        )
+        here = slice(start, start + len(pixels))
+        for swap in range(workload.request.swaps):
+            replace = workload.replacement(b, swap)
+            found = fork(
+                workload.model,
+                pixels,
+                self.targets[here],
+                replace,
+                self.readers,
+                layers=workload.layers,
+                labels=self.labels[here],
+                group=workload.request.group,
+                micro_batch=self.at_once,
+            )
+            donor = (
+                pa.nulls(len(pixels), pa.int32())
+                if callable(replace)
+                else pa.array((replace + start).tolist(), pa.int32())
+            )
+            columns = {
+                "index": pa.array(range(here.start, here.stop), pa.int32()),
+                "swap": pa.array([swap] * len(pixels), pa.int16()),
+                "source": pa.array(workload.test.sources[here]),
+                "label": pa.array(workload.test.labels[here], pa.int32()),
+                "donor": donor,
+            }
+            types = {name: SMALL if name.startswith("answer") else pa.int32() for name in sorted(found)}
+            self.tables.append(pa.table(columns | {n: pa.array(found[n].tolist(), t) for n, t in types.items()}))
 
     def save(self, folder: RunFolder, layout: Layout, unit: Unit) -> None:
         """Write the unit's file."""

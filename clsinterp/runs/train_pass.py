@@ -27,6 +27,8 @@ class TrainSums:
         self.stats = {"cls": RidgeStats.zeros(len(workload.layers), model.d_model, n_classes, folds)}
         if workload.wants_head:
             self.stats["head"] = RidgeStats.zeros(self.parts, width, n_classes, folds)
+        width_of_all = model.d_model * len(model.family.readouts)
+        self.readout_sum = torch.zeros(width_of_all, dtype=torch.float64) if workload.wants_rest else None
         self.labels = torch.tensor(workload.train.labels)
 
     def add(self, b: int, pixels: Tensor) -> None:
@@ -40,6 +42,8 @@ class TrainSums:
         tokens, readout = capture(self.workload.model, pixels, self.workload.layers)
         _refuse_non_finite(tokens, self.workload.layers)
         self.stats["cls"].update(tokens.cpu(), self.labels[index], index)
+        if self.readout_sum is not None:
+            self.readout_sum += readout.cpu().double().sum(0)
         if "head" in self.stats:
             features = torch.stack(readout.cpu().chunk(self.parts, dim=-1))
             self.stats["head"].update(features, self.labels[index], index)
@@ -47,6 +51,8 @@ class TrainSums:
     def save(self, folder: RunFolder, layout: Layout, unit: Unit) -> None:
         """Write the unit's file."""
         state = {f"{name}.{key}": value for name, s in self.stats.items() for key, value in s.state().items()}
+        if self.readout_sum is not None:
+            state["readout.sum"] = self.readout_sum
         folder.write(folder.work / layout.files(unit)[0], lambda p: save_file(state, p))
 
 

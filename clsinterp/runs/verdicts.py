@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from clsinterp.sweeps.columns import column, parse
+from clsinterp.runs.by_image import ByImage
+from clsinterp.sweeps.columns import column
 
 DRAWS = 1000
 FEWEST = 100  # test images below which an onset would be noise
@@ -69,52 +70,10 @@ class Verdicts:
     decodable_from: Onset
     used_from: Onset
 
-
-class Hits:
-    """Which images are right, from the table of a run: (image,) or (image, layer), averaged over swaps of an image.
-
-    Args:
-        images: ``images.parquet``.
-        classes: for each label of the data, the classifier's class.
-    """
-
-    def __init__(self, images: pa.Table, classes: Sequence[int]) -> None:
-        self.images = images
-        index = images["index"].to_numpy()
-        self.order = np.argsort(index, kind="stable")
-        self.n = len(np.unique(index))
-        self.label = self._rows("label")
-        self.target = np.asarray(classes)[self.label]
-
-    def _rows(self, name: str) -> np.ndarray:
-        return self.images[name].to_numpy()[self.order]
-
-    def by_image(self, values: np.ndarray) -> np.ndarray:
-        """(row,) to (image,): the mean over swaps."""
-        return values.reshape(self.n, -1).mean(1).astype(np.float64)
-
-    def of(self, name: str) -> np.ndarray:
-        """Whether each image is right in a rank column, (image,)."""
-        return self.by_image(self._rows(name) == 0)
-
-    def curve(self, curve: str) -> tuple[list[int], np.ndarray]:
-        """Layers from 0 on of `curve`, sorted, and (image, layer)."""
-        found = [c for name in self.images.column_names if (c := parse(name)) and (c.kind, c.curve) == ("rank", curve)]
-        layers = sorted(c.layers[0] for c in found if c.layers[0] >= 0)
-        shape = np.empty((self.n, 0))
-        return layers, np.stack([self.of(column(curve, x)) for x in layers], 1) if layers else shape
-
-    def following(self) -> np.ndarray:
-        """Whether each image would be right if the output followed its donor, or were constant without donors."""
-        if self.images["donor"].null_count:
-            return (self.by_image(self.target == np.bincount(self.target).argmax())).astype(np.float64)
-        answer = np.empty(self.n, np.int64)
-        answer[self._rows("index")] = self._rows("answer_intact")
-        return self.by_image(answer[self._rows("donor")] == self.target)
-
-    def majority(self) -> np.ndarray:
-        """Whether each image has the most frequent label."""
-        return self.by_image(self.label == np.bincount(self.label).argmax())
+    @property
+    def onsets(self) -> dict[str, Onset]:
+        """The two layers by name, as ``run.json`` has them."""
+        return {"decodable_from": self.decodable_from, "used_from": self.used_from}
 
 
 def verdicts(images: pa.Table, classes: Sequence[int], seed: int = 0) -> Verdicts:
@@ -131,12 +90,12 @@ def verdicts(images: pa.Table, classes: Sequence[int], seed: int = 0) -> Verdict
         layer where the best is not above the floor (95%, paired, corrected for choosing the best of all layers). Neither
         below 100 images. Layer -1, before block 0, takes no part.
     """
-    hits = Hits(images, classes)
-    intact, floor, majority = hits.of("rank_intact"), hits.following(), hits.majority()
-    layers, shuffle = hits.curve("shuffle")
-    _, probe = hits.curve("probe")
+    table = ByImage(images)
+    intact, floor, majority = table.right("rank_intact"), table.following(classes), table.of_majority()
+    layers = table.layers("shuffle")
+    shuffle, probe = (_by_layer([table.right(column(curve, x)) for x in layers]) for curve in ("shuffle", "probe"))
     floors = {"use": float(floor.mean()), "availability": float(majority.mean())}
-    refusal = _refusal(hits.n, layers)
+    refusal = _refusal(table.n, layers)
     reasons = {"decodable_from": refusal, "used_from": refusal}
     if not refusal:
         best = probe[:, probe.mean(0).argmax()]
@@ -160,8 +119,8 @@ def verdicts(images: pa.Table, classes: Sequence[int], seed: int = 0) -> Verdict
 
     found = {}
     generator = np.random.default_rng(seed)
-    draws = [] if refusal else [first(_resample(hits.n, generator)) for _ in range(DRAWS)]
-    point = None if refusal else first(np.full(hits.n, 1 / hits.n))
+    draws = [] if refusal else [first(_resample(table.n, generator)) for _ in range(DRAWS)]
+    point = None if refusal else first(np.full(table.n, 1 / table.n))
     for i, (name, reason) in enumerate(reasons.items()):
         if reason is not None or point is None:
             found[name] = Onset(None, reason=reason)
@@ -170,6 +129,10 @@ def verdicts(images: pa.Table, classes: Sequence[int], seed: int = 0) -> Verdict
         layer, low, high = (layers[place] if place < len(layers) else None for place in (point[i], *ends))
         found[name] = Onset(layer, (low, high))
     return Verdicts(floors, **found)
+
+
+def _by_layer(curves: list[np.ndarray]) -> np.ndarray:
+    return np.stack(curves, axis=1) if curves else np.empty((0, 0))  # (image, layer)
 
 
 def _refusal(n: int, layers: Sequence[int]) -> str | None:

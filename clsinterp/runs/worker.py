@@ -87,7 +87,7 @@ class Worker:
                     return
                 self._await_train()
                 with record.timed("solve"):
-                    solve_all(folder, layout, job.manifest)
+                    solve_all(folder, job)
             if self.scope.stage == "train":
                 return
             read = readers(self.workload, folder)

@@ -38,12 +38,13 @@ class Workload(Loaded):
     Attributes:
         request: what was asked.
         layers: the layers asked for, sorted.
-        donors: for each test batch, whose token each image gets (places within the batch).
+        donors: for each test batch and each of its swaps, whose token each image gets (places within the batch); None for
+            a mode without donors.
     """
 
     request: Request
     layers: tuple[int, ...]
-    donors: list[Tensor]
+    donors: list[list[Tensor]] | None
 
     @classmethod
     def of(cls, request: Request, resources: Resources, skipped: dict[str, list[str]] | None = None) -> "Workload":
@@ -79,10 +80,27 @@ class Workload(Loaded):
         return self.match.how == "fit" or self.request.cls_only == "refit"
 
     @property
+    def cls_only(self) -> str | None:
+        """What becomes of the other read-outs on the CLS-only curves; None where there are no such curves."""
+        return self.request.cls_only if self.model.family.other_readouts else None
+
+    @property
+    def wants_rest(self) -> bool:
+        """Whether the mean of the read-out is needed: where one map reads all of it and CLS is to be read alone."""
+        return self.cls_only == "mean" and not self.model.family.averages_heads
+
+    def replacement(self, b: int, swap: int) -> Tensor | interventions.TokenEdit:
+        """Donors of test batch `b` under its draw number `swap`, or what is put in their tokens' place."""
+        if self.donors is not None:
+            return self.donors[b][swap]
+        return interventions.replacement(self.request.mode, _seed(self.request, b, swap))
+
+    @property
     def unit_layout(self) -> Layout:
         """How the run is cut into units."""
         solves = [f"probe {layer}" for layer in self.layers]
         solves += ["head"] * self.wants_head + ["cls_head"] * (self.request.cls_only == "refit")
+        solves += ["rest"] * self.wants_rest
         ratio = FOLDS * (self.model.d_model + len(self.train.class_names))
         return Layout.of(len(self.train), len(self.test), self.request.batch_size, tuple(solves), ratio)
 
@@ -111,6 +129,9 @@ class Workload(Loaded):
             final_norm=request.final_norm if model.lens_norm is not None else None,
             data=request.data,
             head=self.match.how,
+            group=request.group,
+            swaps=request.swaps,
+            cls_only=self.cls_only,
         )
         skipped = {"train": list(self.train.skipped), "test": list(self.test.skipped)}
         manifest = Manifest(
@@ -150,6 +171,7 @@ def _refuse_unfit(request: Request, model: VisionModel) -> None:
             'clsinterp.capture(model, pixels, layers, group="patches") gives patch tokens to probe.'
         )
     _layers(request, model)
+    model.layout.index(request.group)
     if request.cls_only == "refit" and not family.other_readouts:
         raise RequestError(
             f"cls_only='refit' was given, but a {family.name} model reads {' and '.join(family.readouts)} only: "
@@ -164,12 +186,19 @@ def _layers(request: Request, model: VisionModel) -> tuple[int, ...]:
     return layers
 
 
-def _draw(request: Request, test: Split) -> list[Tensor]:
+def _seed(request: Request, b: int, swap: int) -> tuple[int, ...]:
+    return (request.seed, b, swap) if swap else (request.seed, b)
+
+
+def _draw(request: Request, test: Split) -> list[list[Tensor]] | None:
     """The donors of every batch, all drawn first: a batch in which the mode cannot be had stops the run early."""
+    if request.mode not in interventions.SWAPS:
+        return None
     drawn = []
     for b, part in enumerate(torch.tensor(test.labels).split(request.batch_size)):
         try:
-            drawn.append(interventions.donors(request.mode, part, (request.seed, b)))
+            swaps = range(request.swaps)
+            drawn.append([interventions.donors(request.mode, part, _seed(request, b, k)) for k in swaps])
         except RequestError as error:
             raise RequestError(f"batch {b} ({len(part)} images) cannot be swapped: {error}") from error
     return drawn

@@ -156,7 +156,7 @@ def _trace(
         nnsight.save(tokens)
     bad = [layer for layer, ok in finite.items() if not bool(ok)]
     if bad:
-        raise not_finite(bad[0])
+        raise not_finite(bad[0] if bad[0] < model.n_layers else None)
     if away:
         result |= readers.probe_ranks(tokens, layers, n, rows.labels)
     return {name: rank.long().cpu() for name, rank in result.items()}

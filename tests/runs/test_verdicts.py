@@ -92,7 +92,9 @@ def test_probes_at_the_majority_share_decode_nothing_until_they_do():
 
 def test_few_images_get_no_verdict():
     found = of(table([0.9], [0.1], n=99))
-    assert found.used_from.reason == found.decodable_from.reason == "99 test images are too few; at least 100 are needed"
+    assert (
+        found.used_from.reason == found.decodable_from.reason == "99 test images are too few; at least 100 are needed"
+    )
     assert of(table([0.9], [0.1], n=100)).used_from.layer == 0
 
 
