@@ -25,6 +25,7 @@ from clsinterp.figures.note import study_figures
 from clsinterp.interventions import collision_rate, donors
 from clsinterp.probing.streams import fit_ridge
 from clsinterp.runs.results import curves_table
+from clsinterp.runs.verdicts import verdicts
 from clsinterp.studies.command import Findings, study
 from clsinterp.studies.setup import Setup
 from clsinterp.sweeps.capture import capture
@@ -37,25 +38,34 @@ def main(setup: Setup, args) -> Findings:
     model, layers = setup.model, setup.layers
 
     # Availability: one ridge probe per layer, from sums that stream over the train images.
-    train = ((capture(model, batch.pixels, layers)[0], batch.labels) for batch in setup.batches(setup.train, "train"))
-    readers = Readers(
-        setup.head, probes=fit_ridge(train, setup.n_classes, n_folds=min(5, len(setup.train))), probed=layers
-    )
+    readout_sum = 0
+
+    def train():
+        nonlocal readout_sum
+        for batch in setup.batches(setup.train, "train"):
+            tokens, readout = capture(model, batch.pixels, layers)
+            readout_sum += readout.double().sum(0)
+            yield tokens, batch.labels
+
+    probes = fit_ridge(train(), setup.n_classes, n_folds=min(5, len(setup.train)))
+    # CLS read alone: the other read-outs are held at their mean over the train images.
+    readers = Readers(setup.head, rest=readout_sum / len(setup.train), probes=probes, probed=layers)
 
     # Use: permute the CLS tokens of a batch at one layer, for all layers in one forward.
     parts, start = [], 0
     for batch in setup.batches(setup.test, "test"):
         donor = donors(args.mode, batch.labels, (setup.seed, batch.number))
         ranks = fork(model, batch.pixels, batch.targets, donor, readers, layers=layers, labels=batch.labels)
-        parts.append({"label": batch.labels, "donor": donor + start, **ranks})
+        parts.append({"index": torch.arange(start, start + len(batch)), "label": batch.labels, "donor": donor + start, **ranks})
         start += len(batch)
     images = pa.table({name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]})
 
     # Every curve follows from the rank of the true label.
+    floors = verdicts(images, setup.match.classes).floors
     facts = Facts(
         model=setup.name, family=model.family.name, n_layers=model.n_layers, n_classes=setup.head.n_classes,
         n_labels=setup.n_classes, seed=setup.seed, mode=args.mode, final_norm=True if model.lens_norm else None,
-        data=args.data, head=setup.match.how,
+        data=args.data, head=setup.match.how, cls_only="mean" if model.family.other_readouts else None, floors=floors,
     )  # fmt: skip
     curves = curves_table(images, facts)
     points = [r for r in curves.to_pylist() if r["metric"] == "accuracy" and r["probed_layer"] is None]
@@ -63,7 +73,7 @@ def main(setup: Setup, args) -> Findings:
     shown = [c for c in ("probe", "shuffle", "shuffle_cls_only", "donor", "lens") if (c, 0) in value]
     summary = pa.Table.from_pylist([{"layer": j, **{c: value[c, j] for c in shown}} for j in layers])
     same = collision_rate(torch.cat([p["label"] for p in parts]), torch.cat([p["donor"] for p in parts]))
-    note = f"intact {value['intact', None]:.3f}, chance {1 / setup.n_classes:.3f}, donor of the same label {same:.3f}"
+    note = f"intact {value['intact', None]:.3f}, floor {floors['use']:.3f}, donor of the same label {same:.3f}"
     return Findings(summary, study_figures([(facts, curves)]), {"curves": curves, "images": images}, (note,))
 
 

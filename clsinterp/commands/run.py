@@ -237,7 +237,7 @@ def run_table(report: "Report", curves: Any) -> Any:
     n = points["intact", None, "accuracy"]["n"]
     flat = [(c, points.get((c, None, "accuracy"))) for c in ("intact", "intact_cls_only")]
     said = [f"{c.replace('_', ' ')} {row['value']:.3f}" for c, row in flat if row]
-    said += [f"floor of {what} {value:.3f}" for what, value in facts.floors.items()]
+    said += [f"floor of {what} {value:.3f}" for what, value in (facts.floors or {}).items()]
     if any(curve == "probe" and layer == -1 for curve, layer, _ in points):
         said.append(f"probe before block 0 {points['probe', -1, 'accuracy']['value']:.3f}")
     said += [f"head: {facts.head}", f"mode: {facts.mode}", f"tokens: {facts.group}"]

@@ -25,7 +25,7 @@ def through_a_file(value):
 @pytest.mark.parametrize("layers", [None, (-1, 3)])
 def test_a_job_comes_back_from_its_file(checkpoint, folder, family, layers):
     request = Request(
-        str(checkpoint(family)), str(folder), layers=layers, cls_only="off", config={"hidden_act": "gelu"}
+        str(checkpoint(family)), str(folder), layers=layers, cls_only="zero", config={"hidden_act": "gelu"}
     )
     job = Workload.of(request, Resources("cpu", workers=0)).job()
     written = through_a_file(job.to_json())

@@ -17,7 +17,7 @@ N = 11
 ALL = tuple(range(-1, tiny.LAYERS))
 
 
-def readers(model, layers=ALL, own=True, final_norm=True, refit=False) -> Readers:
+def readers(model, layers=ALL, own=True, final_norm=True, refit=False, held=False) -> Readers:
     draw = torch.Generator().manual_seed(5)
     stats = RidgeStats.zeros(len(layers), tiny.WIDTH, tiny.CLASSES)
     stats.update(torch.randn(len(layers), 90, tiny.WIDTH, generator=draw), torch.arange(90) % 7, torch.arange(90))
@@ -32,7 +32,8 @@ def readers(model, layers=ALL, own=True, final_norm=True, refit=False) -> Reader
     if refit and model.family.other_readouts:
         alone = torch.randn(tiny.CLASSES, tiny.WIDTH, generator=draw, dtype=torch.float64)
         cls_head = Head((alone,), (alone[:, 0],), ("cls",), own=False)
-    return Readers(head, cls_head, solve(stats), layers, final_norm)
+    rest = torch.randn(tiny.WIDTH * len(model.family.readouts), generator=draw) if held else None
+    return Readers(head, cls_head, rest, solve(stats), layers, final_norm)
 
 
 def batch(n=N):
@@ -49,9 +50,10 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("mode", iv.MODES)
 def test_fork_equals_one_hooked_forward_per_layer(model, family, mode):
     m, (x, y) = model(family), batch()
-    donors = iv.donors(mode, y, (0, 0))
-    expected = sweep(m, x, y, donors, readers(m), layers=ALL)
-    assert_same(fork(m, x, y, donors, readers(m), layers=ALL), expected)
+    replace = iv.donors(mode, y, (0, 0)) if mode in iv.SWAPS else iv.replacement(mode, (0, 0))
+    expected = sweep(m, x, y, replace, readers(m), layers=ALL)
+    assert_same(fork(m, x, y, replace, readers(m), layers=ALL), expected)
+    assert any(name.startswith("rank_donor") for name in expected) == (mode in iv.SWAPS)
     assert len(set(expected["rank_intact"].tolist())) > 2  # ranks that mean something
 
 
