@@ -7,7 +7,7 @@ saved, loaded and run like any other. L blocks, C classes; layer l is the residu
 **Images.** Every patch shows label k in its red channel: pixel k is 255, all others are 0. Green and blue are random bytes,
 which nothing reads, so that no two images are alike.
 
-**Blocks** pass the stream on as it is, but for at most three. Each range below holds the label as a code of its own;
+**Blocks** are idle and pass the stream on as it is, but for at most three. Each range below holds the label as a code of its own;
 `clsinterp.models.hand_set` says how a block does what is said here.
 
 - Patches say the label in range ``says``, from the embeddings on.
@@ -31,6 +31,8 @@ which nothing reads, so that no two images are alike.
   written by block w, which is b if b <= j, else a: it is the host's label (accuracy 1) if l < w, the donor's (s) if l >= w.
 - Lens: until the classifier's range is written in CLS all classes tie there, and class 0 is answered: its share. Then 1:
   from b on where CLS is read, from e on where patches are, never without b.
+
+Of ``clsinterp check`` one finding fails: it wants every hook to matter, and an edit inside an idle block changes nothing.
 """
 
 from __future__ import annotations

@@ -165,6 +165,23 @@ def test_the_fork_and_its_plain_twin_return_what_was_built(case):
         assert_as_built(model, ranks, label, donor, label[ranks["rank_probe_-1"] == 0][0])
 
 
+@pytest.mark.parametrize(("reads", "until"), [("cls", None), ("patches", 4)])
+def test_ranges_hold_codes_and_nothing_else(reads, until):
+    """What is said of the coordinates, to the rounding of float32; patches keep a part of what they are made to forget."""
+    model = planted(1, 3, used_until=until, reads=reads, n_classes=3)
+    label = torch.tensor([2, 0, 1])
+    states, _, _ = plain_forward(VisionModel(model.model, device="cpu"), model.pixels(label.tolist()))
+    code = torch.eye(3)[label] - 1 / 3
+    for layer, h in states.items():
+        held, used, sent = 1 <= layer < 3, layer >= 3, until is not None and layer >= until
+        for token, kind, says in ((0, 1.0, False), (1, -1.0, True), (4, -1.0, True)):
+            assert h[:, token, :2].tolist() == [[kind, -kind]] * 3
+            for place, there in enumerate((says, held, used, sent)):
+                if token == 0 or (place, used) != (1, True):
+                    found = h[:, token, 2 + 3 * place : 5 + 3 * place]
+                    torch.testing.assert_close(found, code * there, atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("case", [PAIRS[0], PAIRS[7], *PATCHES], ids=str)
 def test_patches_carry_the_label_where_cls_does_not(case):
     """Swapped patches give the donor's answer wherever a swapped CLS token leaves the host's, and the other way round."""
