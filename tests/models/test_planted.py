@@ -1,5 +1,6 @@
 """Models with a known answer: the whole run must return what was built, image by image."""
 
+import json
 import re
 
 import pyarrow.parquet as pq
@@ -14,7 +15,6 @@ from clsinterp.models.planted import planted
 from clsinterp.probing.head import Head
 from clsinterp.probing.ridge import RidgeStats, solve
 from clsinterp.runs.request import Request, Resources
-from clsinterp.runs.results import read_run
 from clsinterp.runs.run import run
 from clsinterp.sweeps.capture import capture
 from clsinterp.sweeps.fork import fork
@@ -109,7 +109,7 @@ def done(tmp_path_factory):
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_returns_what_was_built(done, name):
     model, folder = done(name)
-    facts, curves = read_run(folder)
+    facts = json.loads((folder / "run.json").read_text())
     assert facts["labels"]["how"] == "name"
     images = pq.read_table(folder / "images.parquet")
     ranks = {n: torch.from_numpy(images[n].to_numpy().copy()).long() for n in images.column_names if n != "source"}
@@ -119,7 +119,8 @@ def test_a_run_returns_what_was_built(done, name):
     share = float((label == label[donor]).double().mean())
     assert facts["collision_rate"] == share
     assert (share == 0) == (RUNS[name][1].get("mode") == "cross_label")
-    accuracy = {(r["curve"], r["layer"]): r["value"] for r in curves.to_pylist() if r["metric"] == "accuracy"}
+    curves = pq.read_table(folder / "curves.parquet").to_pylist()
+    accuracy = {(r["curve"], r["layer"]): r["value"] for r in curves if r["metric"] == "accuracy"}
     chance = 0.75 if model.model.config.num_labels == 2 else 0.25
     assert accuracy["intact", None] == 1
     for layer in LAYERS:
@@ -143,7 +144,7 @@ WRONG_TODAY = {"never in CLS", "two classes, one rare", "two classes, never used
 )
 def test_verdicts_are_what_was_built(done, name):
     model, folder = done(name)
-    onsets = read_run(folder)[0]["onsets"]
+    onsets = json.loads((folder / "run.json").read_text())["onsets"]
     assert onsets["decodable_from"]["layer"] == model.probe_from
     assert onsets["used_from"]["layer"] == model.used_from
 
