@@ -56,7 +56,9 @@ def main(setup: Setup, args) -> Findings:
     for batch in setup.batches(setup.test, "test"):
         donor = donors(args.mode, batch.labels, (setup.seed, batch.number))
         ranks = fork(model, batch.pixels, batch.targets, donor, readers, layers=layers, labels=batch.labels)
-        parts.append({"index": torch.arange(start, start + len(batch)), "label": batch.labels, "donor": donor + start, **ranks})
+        parts.append(
+            {"index": torch.arange(start, start + len(batch)), "label": batch.labels, "donor": donor + start, **ranks}
+        )
         start += len(batch)
     images = pa.table({name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]})
 

@@ -98,7 +98,9 @@ def sweep(
     for layer in [None, *layers]:
         states, features, logits = plain_forward(model, pixels, layer, where, change)
         logits = logits if readers.head.own else readers.head(features)
-        out[column("intact") if layer is None else column("shuffle", layer)] = ranks(logits, targets)
+        name = column("intact") if layer is None else column("shuffle", layer)
+        out[name] = ranks(logits, targets)
+        out[name.replace("rank", "answer")] = logits.max(-1).indices
         if layer is not None and not callable(donors):
             out[column("donor", layer)] = ranks(logits, targets[donors])
         if family.other_readouts:

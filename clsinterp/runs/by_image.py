@@ -18,7 +18,7 @@ class ByImage:
 
     Attributes:
         n: images.
-        has_donors: whether tokens came from other images.
+        names: of the columns.
     """
 
     def __init__(self, images: pa.Table) -> None:
@@ -26,7 +26,6 @@ class ByImage:
         index = images["index"].to_numpy()
         self._order = np.argsort(index, kind="stable")  # swaps of an image stay in their order
         self.n = len(np.unique(index))
-        self.has_donors = images["donor"].null_count == 0
         self.names: list[str] = images.column_names
 
     def column(self, name: str) -> np.ndarray:
@@ -55,7 +54,7 @@ class ByImage:
             classes: for each label of the data, the classifier's class.
         """
         target = np.asarray(classes)[self.labels()]
-        if not self.has_donors:
+        if self._images["donor"].null_count:
             return (target == np.bincount(target).argmax()).astype(np.float64)
         answer = self.column("answer_intact")[:, 0]
         places = np.empty(int(self.column("index").max()) + 1, np.int64)

@@ -198,9 +198,9 @@ def _sweep(
         see(EMBEDDINGS, h)
 
     def after(layer: int, h: Tensor) -> Tensor | None:
-        # A sum is finite only if every term is: cheaper than looking at each. Copies too, or their NaN would be ranked.
-        finite[layer] = torch.isfinite(h.sum(dtype=torch.float32))
         grown = grow(layer, h) if layer in layers else None
+        # A sum is finite only if every term is: cheaper than looking at each. Copies too, or their NaN would be ranked.
+        finite[layer] = torch.isfinite((h if grown is None else grown).sum(dtype=torch.float32))
         see(layer, h if grown is None else grown)
         return grown
 

@@ -1,5 +1,6 @@
 import re
 from dataclasses import replace
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -13,6 +14,7 @@ from clsinterp.runs.results import CURVES, curves_table
 FACTS = Facts(
     model="google/vit-base-patch16-224", family="vit", seed=0, mode="permute", n_classes=10, n_labels=10, n_layers=3,
     final_norm=True, data="imagenet-1k", head="name",
+    floors={"use": 0.15, "availability": 0.1},
 )  # fmt: skip
 
 
@@ -56,7 +58,8 @@ def test_the_note_figure_shows_the_values_in_the_notes_colours(curves):
     assert list(shuffle.y) == [0.9, 0.5, 0.1]
     assert (probe.line.color, shuffle.line.color) == ("#1f77b4", "#ff7f0e")
     assert trace(fig, "output, intact").line.dash == "dash"
-    assert (trace(fig, "chance").line.dash, list(trace(fig, "chance").y)) == ("dot", [0.1, 0.1])
+    floor = trace(fig, "floor: the output follows the donor")
+    assert (floor.line.dash, list(floor.y)) == ("dot", [0.15, 0.15])
     assert [round(x, 3) for x in probe.customdata[1]] == [0.299, 0.701, 20]
     assert "[%{customdata[0]:.3f}, %{customdata[1]:.3f}], n = %{customdata[2]}" in probe.hovertemplate
 
@@ -78,6 +81,20 @@ def test_published_curves_are_overlaid_for_the_published_models_only(curves):
     assert "published probe" in shown
 
 
+def test_what_a_replacement_costs_is_drawn(curves):
+    fig = figures.cost_by_layer(curves, FACTS)
+    lost = trace(fig, "output")
+    assert list(lost.y) == pytest.approx([0.0, 0.4, 0.8])
+    assert list(trace(fig, "all there is to lose: down to the floor").y) == pytest.approx([0.75, 0.75])
+
+
+def test_legends_say_what_was_replaced_by_what(curves):
+    facts = replace(FACTS, mode="mean", group="patches", cls_only="zero")
+    names = {t.name for t in figures.note_figure([(facts, curves)]).data}
+    assert "output, patches set to the mean at layer" in names
+    assert "floor: the best constant answer" in names
+
+
 def test_lens_donor_and_restoration_figures(curves):
     lens = figures.lens_by_layer(curves, FACTS)
     assert trace(lens, "lens identifiability (right axis)").yaxis == "y2"
@@ -91,7 +108,7 @@ def test_the_page_is_whole_and_asks_for_nothing(curves, tmp_path):
     out = tmp_path / "figure.html"
     save_figure(figures.study_figures([(FACTS, curves)]), out)
     page = out.read_text()
-    assert page.count("Plotly.newPlot(") == 4
+    assert page.count("Plotly.newPlot(") == 5
     assert not re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="?http', page)
 
 

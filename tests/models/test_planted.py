@@ -121,32 +121,29 @@ def test_a_run_returns_what_was_built(done, name):
     assert (share == 0) == (RUNS[name][1].get("mode") == "cross_label")
     curves = pq.read_table(folder / "curves.parquet").to_pylist()
     accuracy = {(r["curve"], r["layer"]): r["value"] for r in curves if r["metric"] == "accuracy"}
+    agreement = {r["layer"]: r["value"] for r in curves if r["curve"] == "agreement"}
+    classes = torch.tensor(facts["labels"]["classes"])
+    assert facts["floors"] == {"use": share, "availability": max(label.bincount().tolist()) / len(label)}
     chance = 0.75 if model.model.config.num_labels == 2 else 0.25
     assert accuracy["intact", None] == 1
     for layer in LAYERS:
         moved = model.output_follows(layer) == "donor"
         assert accuracy["shuffle", layer] == (share if moved else 1)
+        assert accuracy["cost", layer] == pytest.approx(1 - share if moved else 0)
+        assert agreement[layer] == (share if moved else 1)
+        assert torch.equal(ranks[f"answer_shuffle_{layer:02d}"], classes[label[donor] if moved else label])
         assert accuracy["donor", layer] == (1 if moved else share)
         assert accuracy["probe", layer] == (1 if model.probe_follows(layer) else chance)
 
 
-# What the verdicts of a run do not say today: with two unequal classes chance is not 1/C, and a label that is nowhere is not
-# decodable from layer 0.
-WRONG_TODAY = {"never in CLS", "two classes, one rare", "two classes, never used"}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(n, marks=[pytest.mark.xfail(reason="verdicts without floors", strict=True)] * (n in WRONG_TODAY))
-        for n in RUNS
-    ],
-)
+@pytest.mark.parametrize("name", RUNS)
 def test_verdicts_are_what_was_built(done, name):
     model, folder = done(name)
     onsets = json.loads((folder / "run.json").read_text())["onsets"]
     assert onsets["decodable_from"]["layer"] == model.probe_from
     assert onsets["used_from"]["layer"] == model.used_from
+    assert (onsets["decodable_from"]["reason"] is None) == (model.probe_from is not None)
+    assert onsets["used_from"]["reason"] is None
 
 
 @pytest.mark.parametrize("case", [*PAIRS, *PATCHES], ids=str)
@@ -155,7 +152,7 @@ def test_the_fork_and_its_plain_twin_return_what_was_built(case):
     vision = VisionModel(model.model, device="cpu")
     label = torch.arange(16) * 7 % 4
     pixels = model.pixels(label.tolist())
-    stats = RidgeStats(len(LAYERS), vision.d_model, 4)
+    stats = RidgeStats.zeros(len(LAYERS), vision.d_model, 4)
     stats.update(capture(vision, pixels, LAYERS)[0], label, torch.arange(16))
     readers = Readers(Head.of(vision.family, vision.heads), probes=solve(stats), probed=LAYERS)
     donor = iv.permute(16, 3)

@@ -205,3 +205,25 @@ def test_the_model_is_left_as_it_came(model):
     before = m(x).logits
     fork(m, x, y, iv.permute(N, 0), readers(m), layers=ALL)
     assert torch.equal(m(x).logits, before)
+
+
+def test_nan_in_a_swapped_row_alone_is_not_ranked(model):
+    """Intact rows stay finite; the copy is broken by what is put in its CLS token's place."""
+    m, (x, y) = model("vit"), batch()
+
+    def broken(tokens):
+        return torch.full_like(tokens, float("nan"))
+
+    with pytest.raises(RunError, match="first after layer 2"):
+        fork(m, x, y, broken, readers(m, layers=(2,)), layers=(2,))
+
+
+def test_what_other_readouts_are_held_at(model):
+    m, (x, y) = model("dinov2"), batch()
+    donors = iv.permute(N, 0)
+    for own in (True, False):
+        r = readers(m, own=own, held=True)
+        found = fork(m, x, y, donors, r, layers=ALL)
+        assert_same(found, sweep(m, x, y, donors, r, layers=ALL))
+        zeroed = fork(m, x, y, donors, readers(m, own=own), layers=ALL)
+        assert not torch.equal(found["rank_intact_cls_only"], zeroed["rank_intact_cls_only"])
