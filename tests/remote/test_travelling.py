@@ -65,11 +65,11 @@ def everything(away, x) -> None:
     """Every kind of trace that the package has, on a model on a server."""
     n, layers = len(x), (-1, 0, 1)
     labels = torch.arange(n) % tiny.CLASSES
-    stats = RidgeStats(len(layers), away.d_model, 300)
+    stats = RidgeStats.zeros(len(layers), away.d_model, 300)
     stats.update(torch.randn(len(layers), 60, away.d_model), torch.arange(60), torch.arange(60))
     readers = Readers(Head.of(away.family, away.heads), probes=solve(stats), probed=layers)
     fork(away, x, labels, iv.derange(n, seed=0), readers, layers=layers)
-    few = RidgeStats(len(layers), away.d_model, tiny.CLASSES)
+    few = RidgeStats.zeros(len(layers), away.d_model, tiny.CLASSES)
     few.update(torch.randn(len(layers), 60, away.d_model), torch.arange(60) % tiny.CLASSES, torch.arange(60))
     fork(
         away, x, labels, iv.mean, Readers(readers.head, probes=solve(few), probed=layers), layers=layers, micro_batch=4
@@ -143,7 +143,7 @@ config = transformers.ViTConfig(hidden_size=16, num_hidden_layers=3, num_attenti
 model = There(transformers.ViTForImageClassification(config).eval())
 x, y, layers = torch.randn(8, 3, 16, 16), torch.arange(8) % 5, (-1, 0, 2)
 tokens, readout = capture(model, x, layers, ("cls", "patches"))
-stats = RidgeStats(3, 16, 5)
+stats = RidgeStats.zeros(3, 16, 5)
 stats.update(tokens[0], y, torch.arange(8))
 head = Head.of(model.family, model.heads)
 ranks = fork(model, x, y, iv.derange(8, seed=0), Readers(head, probes=solve(stats), probed=layers), layers=layers)
