@@ -54,6 +54,10 @@ def run(
     head: Annotated[
         Literal["auto", "own", "fit"], typer.Option(help="The checkpoint's classifier, or one fitted here.")
     ] = "auto",
+    label_map: Annotated[
+        Path | None,
+        typer.Option(help="JSON object or two-column CSV: label of the data, the model's class.", show_default=False),
+    ] = None,
     cls_only: Annotated[
         Literal["off", "refit"], typer.Option(help="Turn other read-outs off, or fit a CLS-only head.")
     ] = "off",
@@ -125,6 +129,7 @@ def run(
         layers=parse_layers(layers),
         final_norm=final_norm,
         head=head,
+        label_map=label_map,
         cls_only=cls_only,
         seed=seed,
         limit=limit,

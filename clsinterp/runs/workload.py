@@ -88,8 +88,8 @@ class Study:
             known = skipped or {}
             train = without_unreadable(train, resources.workers, known.get("train"))
             test = without_unreadable(test, resources.workers, known.get("test"))
-        match = match_labels(train.class_names, model.class_names, request.head)
-        if match.how != "name":
+        match = match_labels(train.class_names, model.class_names, request.head, request.label_map)
+        if match.how not in ("name", "map"):
             logger.warning("%s.", match.note)
         return cls(request, model, train, test, match, layers, _draw(request, test))
 
@@ -144,7 +144,7 @@ class Study:
             },
             "layers": list(self.layers),
             "d_model": model.d_model,
-            "labels": {"how": self.match.how, "classes": list(self.match.classes), "note": self.match.note},
+            "labels": {**asdict(self.match), "map": request.label_map},
             "class_names": self.train.class_names,
             "counts": {
                 "train": len(self.train),

@@ -5,6 +5,7 @@ import pytest
 
 from clsinterp.errors import RequestError
 from clsinterp.figures import note as figures
+from clsinterp.figures.files import save_figure
 from clsinterp.runs.results import CURVES, curves_table
 
 FACTS = {
@@ -85,7 +86,7 @@ def test_lens_donor_and_restoration_figures(curves):
 
 def test_the_page_is_whole_and_asks_for_nothing(curves, tmp_path):
     out = tmp_path / "figure.html"
-    figures.save_figure(figures.study_figures([(FACTS, curves)]), out)
+    save_figure(figures.study_figures([(FACTS, curves)]), out)
     page = out.read_text()
     assert page.count("Plotly.newPlot(") == 4
     assert not re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="?http', page)
@@ -94,10 +95,10 @@ def test_the_page_is_whole_and_asks_for_nothing(curves, tmp_path):
 def test_static_images(curves, tmp_path):
     """Needs Chrome or Chromium, as the README says; CI installs it."""
     for ending, start in (("png", b"\x89PNG"), ("svg", b"<svg")):
-        figures.save_figure([figures.note_figure([(FACTS, curves)])], tmp_path / f"f.{ending}")
+        save_figure([figures.note_figure([(FACTS, curves)])], tmp_path / f"f.{ending}")
         assert (tmp_path / f"f.{ending}").read_bytes().startswith(start)
     with pytest.raises(RequestError, match=r"\.html, \.png, \.svg or \.pdf"):
-        figures.save_figure([figures.note_figure([(FACTS, curves)])], tmp_path / "f.gif")
+        save_figure([figures.note_figure([(FACTS, curves)])], tmp_path / "f.gif")
 
 
 def test_no_runs():

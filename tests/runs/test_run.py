@@ -300,7 +300,7 @@ def test_a_folder_in_use_is_not_overwritten(checkpoint, folder, tmp_path):
 
 
 def test_a_full_disk_says_so_and_can_be_resumed(checkpoint, folder, tmp_path, monkeypatch):
-    import clsinterp.results as results
+    import clsinterp.runs.results as results
 
     real, calls = results.pq.write_table, []
 
