@@ -139,6 +139,15 @@ def noise(seed: Seed) -> TokenEdit:
     return replace
 
 
+def normal(seed: Seed) -> TokenEdit:
+    """The replacement by standard normal noise, mean 0 and variance 1 in every dimension, whatever the tokens are.
+
+    The mode ``normal`` of the note's code (github.com/lrast/CLSTokenAnalysis, ``analysis.py``: ``torch.randn(batch, dims)``).
+    Its tokens have a length that those of the layer need not have; `noise` keeps their mean and spread.
+    """
+    return lambda tokens: torch.randn(tokens.shape, generator=generator(seed)).to(tokens)
+
+
 def exchange(other: Float[Tensor, "batch ..."]) -> TokenEdit:
     """The replacement by the tokens of a paired batch (for instance, clean against corrupted images).
 

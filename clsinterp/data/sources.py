@@ -33,8 +33,8 @@ def open_data(
     Args:
         data: ``zoo`` (the shipped sample), a folder (class folders, with or without split folders; parquet; webdataset
             tars), a parquet or tar file, or a hub id. Hub data is streamed, and only the chosen images are kept.
-        train_split, test_split: names of the splits; by default ``train`` and the first of test, validation, val that
-            has labels. Data with one split only is divided four to one, seeded and by class.
+        train_split, test_split: names of the splits; by default ``train`` and the first of test, validation, val. Data
+            with one split only is divided four to one, seeded and by class.
         seed: of the choice and the order.
         train_per_class, test_per_class: images of each class; default all.
         limit: only the first so many images of each split's order.

@@ -1,13 +1,16 @@
 import re
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+import clsinterp
 from clsinterp.errors import RequestError
 from clsinterp.figures import note as figures
 from clsinterp.figures.files import save_figure
 from clsinterp.runs.results import CURVES, curves_table
 
+README = Path(clsinterp.__file__).parents[1] / "README.md"
 FACTS = {
     "model": "google/vit-base-patch16-224", "family": "vit", "seed": 0, "mode": "permute",
     "n_classes": 10, "n_labels": 10, "n_layers": 3, "final_norm": True,
@@ -73,6 +76,22 @@ def test_published_curves_are_overlaid_for_the_published_models_only(curves):
     shown = [t.name for t in both.data if t.showlegend is not False]
     assert len(shown) == len(set(shown))
     assert "published probe" in shown
+
+
+def test_the_published_set_up_is_the_readmes(curves):
+    """The author's logs: 200 training images a class, the whole validation split; BEiT's curves with five digits."""
+    beit = {**FACTS, "model": "microsoft/beit-base-patch16-224-pt22k-ft22k"}
+    fig = figures.note_figure([(beit, curves)], published=True)
+    assert trace(fig, "published shuffle").y[-1] == 0.00626
+    commands = [
+        line for line in README.read_text().splitlines() if line.startswith("clsinterp run") and "ILSVRC" in line
+    ]
+    published = figures.published_curves()
+    assert [line.split()[2] for line in commands] == list(published["checkpoints"].values())
+    for line in commands:
+        assert "--train-per-class 200 --test-split validation" in line
+    assert "200 train images per class" in published["setup"]
+    assert "the validation split" in published["setup"]
 
 
 def test_lens_donor_and_restoration_figures(curves):
