@@ -5,10 +5,10 @@ several depths: put a fresh CLS token into a block, let the block fill it from t
 
 Method. The CLS token that enters a block is replaced, for all images alike, by the mean CLS token there (`constant`), by
 samples of the Gaussian fitted to the CLS tokens there (`gaussian`), or by a small MLP from noise, trained through the
-frozen block together with a linear probe (`generator`; the note's code runs the block without gradients, so that its MLP
-keeps its random start; here it is trained). In all cases, and for the intact token, a ridge probe is then fitted on the
-CLS token that leaves the block. Agreement of read-outs: same answer, Spearman's correlation of their scores, right or
-wrong together. Averages run from the last layer's read-out down, scores scaled to equal norm (ours).
+frozen block together with a linear probe (`generator`, as in the note's code: the tokens that enter the block are detached
+and its parameters frozen, and gradients pass through it into the MLP). In all cases, and for the intact token, a ridge probe
+is then fitted on the CLS token that leaves the block. Agreement of read-outs: same answer, Spearman's correlation of their
+scores, right or wrong together. Averages run from the last layer's read-out down, scores scaled to equal norm (ours).
 
     python experiments/readouts.py zoo/vit --data zoo --out runs/readouts
 

@@ -9,7 +9,7 @@
 set -euo pipefail
 : "${MODEL:?}" "${DATA:?}" "${OUT:?}"
 N=${N:-16}
-OPTIONS=(--data "$DATA" --out "$OUT" --quiet ${EXTRA:-}) # EXTRA="--train-per-class 250"
+OPTIONS=(--data "$DATA" --out "$OUT" --quiet ${EXTRA:-}) # EXTRA="--train-per-class 200"
 SBATCH=(--parsable --array "1-$N" --gpus-per-task 1 --cpus-per-task 8 --time 4:00:00 --requeue ${SLURM_EXTRA:-})
 
 if command -v sbatch >/dev/null; then

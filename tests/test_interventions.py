@@ -80,6 +80,24 @@ def test_noise_has_the_batch_mean_and_spread():
     assert torch.equal(drawn, iv.noise(0)(tokens))
 
 
+@given(seeds, st.integers(1, 6), st.floats(-100, 100), st.floats(0, 100))
+def test_normal_draws_the_same_whatever_the_tokens_say(seed, n, mean, spread):
+    tokens = torch.randn(n, 3, 5)
+    drawn = iv.normal(seed)(tokens)
+    assert drawn.shape == tokens.shape
+    assert torch.equal(drawn, iv.normal(seed)(tokens * spread + mean))
+    assert not torch.equal(drawn, iv.normal(seed + 1)(tokens))
+
+
+def test_normal_is_standard_normal_in_every_dimension_and_for_every_image():
+    drawn = iv.normal((0, 3))(torch.full((4000, 5), 7.0))
+    assert torch.allclose(drawn.mean(0), torch.zeros(5), atol=5 / 4000**0.5)
+    assert torch.allclose(drawn.var(0), torch.ones(5), atol=5 * (2 / 4000) ** 0.5)
+    assert torch.allclose(drawn.T.cov() - torch.eye(5), torch.zeros(5, 5), atol=0.12)
+    half = iv.normal(0)(torch.zeros(6, 5, dtype=torch.bfloat16))
+    assert half.dtype == torch.bfloat16
+
+
 def test_unknown_mode_and_tiny_batch_are_refused():
     with pytest.raises(RequestError, match="permute, derange, cross_label"):
         iv.donors("shuffle", torch.tensor([0, 1]), 0)

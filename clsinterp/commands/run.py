@@ -76,6 +76,10 @@ def run(
     head: Annotated[
         Literal["auto", "own", "fit"], typer.Option(help="The checkpoint's classifier, or one fitted here.")
     ] = "auto",
+    label_map: Annotated[
+        Path | None,
+        typer.Option(help="JSON object or two-column CSV: label of the data, the model's class.", show_default=False),
+    ] = None,
     cls_only: Annotated[
         Literal["mean", "zero", "refit"],
         typer.Option(help="CLS-only curves: other read-outs at their mean, at zero (the note), or a CLS-only head."),
@@ -156,6 +160,7 @@ def run(
         layers=parse_layers(layers),
         final_norm=final_norm,
         head=head,
+        label_map=label_map,
         cls_only=cls_only,
         alphas=parse_numbers(alphas),
         seed=seed,

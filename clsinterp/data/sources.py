@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from clsinterp.data.names import in_order, number
 from clsinterp.data.splits import HOLD_OUT, Split, choose, divide, same_classes
 from clsinterp.data.unstable import with_features
 from clsinterp.errors import RequestError
@@ -33,8 +34,8 @@ def open_data(
     Args:
         data: ``zoo`` (the shipped sample), a folder (class folders, with or without split folders; parquet; webdataset
             tars), a parquet or tar file, or a hub id. Hub data is streamed, and only the chosen images are kept.
-        train_split, test_split: names of the splits; by default ``train`` and the first of test, validation, val that
-            has labels. Data with one split only is divided four to one, seeded and by class.
+        train_split, test_split: names of the splits; by default ``train`` and the first of test, validation, val. Data
+            with one split only is divided four to one, seeded and by class.
         seed: of the choice and the order.
         train_per_class, test_per_class: images of each class; default all.
         limit: only the first so many images of each split's order.
@@ -134,7 +135,9 @@ def _index(rows: Any, split: str, data: str, image_column: str | None, label_col
                 f"row {place} of split {split!r} has label {value}, outside 0 to {len(names) - 1}; "
                 "a split without labels cannot be used, name another."
             )
-    return Split(rows, image, list(range(len(labels))), _sources(paths, split, data), labels, names)
+    whole = Split(rows, image, list(range(len(labels))), _sources(paths, split, data), labels, names)
+    # Class folders come sorted as text, 10 before 2; a list of words that a data set declares keeps its order.
+    return whole.over(in_order(names)) if None not in map(number, names) else whole
 
 
 def _column(asked: str | None, candidates: list[str], features: Any, what: str) -> str:
@@ -150,12 +153,13 @@ def _column(asked: str | None, candidates: list[str], features: Any, what: str) 
 
 
 def _plain_labels(column: list[Any], split: str) -> tuple[list[int], list[str]]:
-    """Labels stored as plain integers (class indices) or strings (class names)."""
-    if any(value is None for value in column):
-        raise RequestError(f"row {column.index(None)} of split {split!r} has no label.")
-    if all(isinstance(value, int) for value in column):
-        return column, [str(i) for i in range(max(column, default=-1) + 1)]
-    names = sorted({str(value) for value in column})
+    """Labels stored as plain integers or strings; the classes are those that occur."""
+    for row, value in enumerate(column):
+        if value is None or (isinstance(value, int) and value < 0):
+            raise RequestError(
+                f"row {row} of split {split!r} has label {value}; a split without labels cannot be used, name another."
+            )
+    names = in_order({str(value) for value in column})
     place = {name: i for i, name in enumerate(names)}
     return [place[str(value)] for value in column], names
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clsinterp.data.images import decode
+from clsinterp.data.names import in_order
 from clsinterp.errors import RequestError
 
 HOLD_OUT = 5  # one image in five is for testing where the data has a single split
@@ -66,6 +67,11 @@ class Split:
             labels=[self.labels[i] for i in order],
         )
 
+    def over(self, class_names: list[str]) -> "Split":
+        """The same images with labels counted in `class_names`, which has all that they name."""
+        place = {name: i for i, name in enumerate(class_names)}
+        return replace(self, labels=[place[self.class_names[x]] for x in self.labels], class_names=class_names)
+
     def fingerprint(self) -> str:
         """A hash of the names and labels, in order."""
         digest = hashlib.blake2b(digest_size=16)
@@ -78,13 +84,8 @@ def same_classes(train: Split, test: Split) -> tuple[Split, Split]:
     """Both splits over the union of their classes, numbers in numerical order."""
     if train.class_names == test.class_names:
         return train, test
-    names = sorted({*train.class_names, *test.class_names}, key=lambda n: (len(n), n) if n.isdigit() else (0, n))
-    place = {name: i for i, name in enumerate(names)}
-
-    def moved(split: Split) -> Split:
-        return replace(split, labels=[place[split.class_names[x]] for x in split.labels], class_names=names)
-
-    return moved(train), moved(test)
+    names = in_order({*train.class_names, *test.class_names})
+    return train.over(names), test.over(names)
 
 
 def _order(split: Split, seed: int) -> list[int]:

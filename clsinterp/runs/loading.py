@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from clsinterp.data.label_map import LabelMap
 from clsinterp.data.labels import LabelMatch, match_labels
 from clsinterp.data.sources import open_data
 from clsinterp.data.splits import Split
@@ -26,17 +27,19 @@ class Loaded:
     match: LabelMatch
 
     @staticmethod
-    def matched(model: VisionModel, train: Split, test: Split, head: str = "auto") -> "Loaded":
+    def matched(
+        model: VisionModel, train: Split, test: Split, head: str = "auto", label_map: LabelMap | None = None
+    ) -> "Loaded":
         """The same from what is loaded already.
 
         Args:
             model, train, test: as the attributes.
-            head: ``auto``, ``own`` or ``fit``, as in `clsinterp.data.labels.match_labels`.
+            head, label_map: as in `clsinterp.data.labels.match_labels`.
 
         Raises:
             RequestError: as `match_labels`.
         """
-        return Loaded(model, train, test, match_labels(train.class_names, model.class_names, head))
+        return Loaded(model, train, test, match_labels(train.class_names, model.class_names, head, label_map))
 
 
 def load_model(source: str, check: Callable[[VisionModel], None] = lambda model: None, **options: Any) -> VisionModel:
@@ -64,6 +67,7 @@ def load(
     model: dict[str, Any],
     images: dict[str, Any],
     head: str = "auto",
+    label_map: LabelMap | None = None,
     check: Callable[[VisionModel], None] = lambda model: None,
 ) -> Loaded:
     """Load a model, then its images.
@@ -73,9 +77,9 @@ def load(
         data: as in `clsinterp.data.sources.open_data`.
         model: options of `VisionModel`.
         images: options of `open_data`.
-        head: as in `Loaded.matched`.
+        head, label_map: as in `Loaded.matched`.
 
     Raises:
         RequestError: as `load_model` and `Loaded.matched`, or data that cannot be had.
     """
-    return Loaded.matched(load_model(source, check, **model), *open_data(data, **images), head)
+    return Loaded.matched(load_model(source, check, **model), *open_data(data, **images), head, label_map)

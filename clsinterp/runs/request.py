@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clsinterp.data.label_map import LabelMap, read_label_map
 from clsinterp.errors import RequestError
 from clsinterp.interventions import MODES
 from clsinterp.remote.server import Server
@@ -31,6 +32,7 @@ class Request:
         layers: layers to swap, probe and read at; None is all; -1 is before block 0.
         final_norm: whether the lens applies the final norm.
         head: ``auto``, ``own`` or ``fit``.
+        label_map: label of the data -> the model's class, or a file that says so; kept as its content.
         cls_only: what becomes of the other read-outs on the CLS-only curves: ``mean`` holds them at their mean over the train
             images, ``zero`` at zero (the note's), ``refit`` fits a CLS-only head.
         alphas: penalties of the probes to choose from, as multiples of the mean eigenvalue of their Gram matrix; None is
@@ -55,6 +57,7 @@ class Request:
     layers: tuple[int, ...] | None = None
     final_norm: bool = True
     head: str = "auto"
+    label_map: LabelMap | str | Path | None = None
     cls_only: str = "mean"
     alphas: tuple[float, ...] | None = None
     seed: int = 0
@@ -67,6 +70,10 @@ class Request:
     label_column: str | None = None
     image_size: int | None = None
     config: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.label_map is not None:  # its content is part of the run's identity, and workers elsewhere lack the file
+            object.__setattr__(self, "label_map", read_label_map(self.label_map))
 
     @classmethod
     def of_json(cls, value: dict[str, Any]) -> "Request":

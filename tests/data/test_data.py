@@ -1,7 +1,7 @@
 import io
 import shutil
 import tarfile
-from collections import Counter
+from collections import Counter, defaultdict
 
 import datasets
 import pytest
@@ -116,6 +116,58 @@ def test_plain_integer_and_string_labels(folder, tmp_path):
         plain.to_parquet(file)
         train, _ = open_data(str(file))
         assert train.class_names == ([str(i) for i in range(7)] if kind == "ints" else names)
+
+
+# -- numbers as names ----------------------------------------------------------------
+
+
+def numbered(folder, root, numbers):
+    """The class folders of `folder` under other names: `numbers`, in the order of the classes."""
+    for split in ("train", "test"):
+        for i, n in enumerate(numbers):
+            shutil.copytree(folder / split / f"class_{i}", root / split / str(n))
+    return root
+
+
+def images_of(split):
+    """Class name -> the pixels of its images."""
+    found = defaultdict(set)
+    for i, label in enumerate(split.labels):
+        found[split.class_names[label]].add(split.image(i).tobytes())
+    return found
+
+
+NUMBERS = [8, 9, 10, 11, 99, 100, 101]
+
+
+@pytest.mark.parametrize("kind", ["folders", "parquet of folders", "strings", "integers"])
+def test_numbers_as_class_names_are_sorted_by_value(folder, tmp_path, kind):
+    root = numbered(folder, tmp_path / "folders", NUMBERS)
+    if kind != "folders":
+        found, root = datasets.load_dataset(str(root)), tmp_path / "parquet"
+        root.mkdir()
+        for name, rows in found.items():
+            names = rows.features["label"].names
+            assert names != sorted(names, key=int)
+            if kind in ("strings", "integers"):
+                values = [names[x] if kind == "strings" else int(names[x]) for x in rows["label"]]
+                rows = rows.remove_columns("label").add_column("label", values)
+            rows.to_parquet(root / f"{name}-00000-of-00001.parquet")
+    named = open_data(str(folder))
+    for split, of_words in zip(open_data(str(root)), named, strict=True):
+        assert split.class_names == [str(n) for n in NUMBERS]
+        pictures, expected = images_of(split), images_of(of_words)
+        assert pictures == {str(n): expected[f"class_{i}"] for i, n in enumerate(NUMBERS)}
+
+
+def test_numbers_of_two_splits_are_united_by_value(folder, tmp_path):
+    root = numbered(folder, tmp_path, NUMBERS)
+    shutil.rmtree(root / "test" / "9")
+    shutil.rmtree(root / "train" / "100")
+    train, test = open_data(str(root))
+    assert train.class_names == test.class_names == [str(n) for n in NUMBERS]
+    assert sorted(set(train.labels)) == [0, 1, 2, 3, 4, 6]
+    assert sorted(set(test.labels)) == [0, 2, 3, 4, 5, 6]
 
 
 def test_requests_that_cannot_be_met(folder, parquet, tmp_path):

@@ -1,16 +1,18 @@
 import re
 from dataclasses import replace
-from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+import clsinterp
 from clsinterp.errors import RequestError
 from clsinterp.figures import note as figures
 from clsinterp.figures.facts import Facts
 from clsinterp.figures.files import save_figure
 from clsinterp.runs.results import CURVES, curves_table
 
+README = Path(clsinterp.__file__).parents[1] / "README.md"
 FACTS = Facts(
     model="google/vit-base-patch16-224", family="vit", seed=0, mode="permute", n_classes=10, n_labels=10, n_layers=3,
     final_norm=True, data="imagenet-1k", head="name",
@@ -93,6 +95,22 @@ def test_legends_say_what_was_replaced_by_what(curves):
     names = {t.name for t in figures.note_figure([(facts, curves)]).data}
     assert "output, patches set to the mean at layer" in names
     assert "floor: the best constant answer" in names
+
+
+def test_the_published_set_up_is_the_readmes(curves):
+    """The author's logs: 200 training images a class, the whole validation split; BEiT's curves with five digits."""
+    beit = replace(FACTS, model="microsoft/beit-base-patch16-224-pt22k-ft22k")
+    fig = figures.note_figure([(beit, curves)], published=True)
+    assert trace(fig, "published shuffle").y[-1] == 0.00626
+    commands = [
+        line for line in README.read_text().splitlines() if line.startswith("clsinterp run") and "ILSVRC" in line
+    ]
+    published = figures.published_curves()
+    assert [line.split()[2] for line in commands] == list(published["checkpoints"].values())
+    for line in commands:
+        assert "--train-per-class 200 --test-split validation" in line
+    assert "200 train images per class" in published["setup"]
+    assert "the validation split" in published["setup"]
 
 
 def test_lens_donor_and_restoration_figures(curves):

@@ -102,9 +102,10 @@ def train(
 ) -> list[float]:
     """Train every layer's generator and probe through its frozen block, all layers in one forward; mean loss per epoch.
 
-    The loss of a layer is the cross-entropy of its probe on the CLS token after the next block; gradients pass through
-    that block into the generator. (The note's code runs the block without gradients, so that there only the probe
-    learns and the generator keeps its random start; here it is trained, as the note says.)
+    The loss of a layer is the cross-entropy of its probe on the CLS token after the next block. As in the note's code
+    (``src/model/CLS_token_probing.py``), the tokens that enter the block are detached and its parameters frozen, and
+    gradients pass through the block into the generator; an early version of that file (09b6234) ran the block under
+    ``no_grad``, so that there only the probe learned.
     """
     parameters = list(model._module.parameters())
     wanted = [p.requires_grad for p in parameters]

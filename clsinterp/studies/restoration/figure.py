@@ -6,6 +6,8 @@ import plotly.graph_objects as go
 import pyarrow as pa
 
 from clsinterp.figures.pieces import curve, finish_panels, heat, layer_axes, level, panel_grid, share_axis
+from clsinterp.figures.style import GREY
+from clsinterp.studies.restoration.floor import FLOOR
 from clsinterp.studies.setup import Setup
 from clsinterp.studies.tidy import pick
 
@@ -17,13 +19,13 @@ def restoration_figure(table: pa.Table, setup: Setup, sets: Sequence[str]) -> go
 
     Args:
         table: rows with ``curve, layer, probed_layer`` and a point; curves ``no shuffle``, ``same probe``, ``refitted probe``,
-            ``output`` and those of `sets`.
-        setup: for names and the number of classes.
+            ``output``, the floor's and those of `sets`.
+        setup: for names and layers.
         sets: names of the shuffles at one and at several layers.
     """
     layers = setup.layers
-    titles = ["probes fitted on intact tokens", "probes fitted again after the shuffle", "accuracy by blocks since then",
-              "output, shuffled at several layers"]  # fmt: skip
+    titles = ["probes fitted on intact tokens", "probes fitted again after the shuffle (the note's)",
+              "accuracy by blocks since then", "output, shuffled at several layers"]  # fmt: skip
     fig = panel_grid(titles, columns=2, horizontal_spacing=0.1)
     none = [r["value"] for r in pick(table, curve="no shuffle")]
     for col, kind in enumerate(("same probe", "refitted probe"), start=1):
@@ -42,7 +44,7 @@ def restoration_figure(table: pa.Table, setup: Setup, sets: Sequence[str]) -> go
     (intact,) = [r["value"] for r in pick(table, curve="output")]
     level(fig, intact, layers, "output, intact", dash="dash", row=2, col=2)
     for col in (1, 2):
-        level(fig, 1 / setup.n_classes, layers, "chance", row=2, col=col)
+        curve(fig, pick(table, curve=FLOOR), FLOOR, GREY, dash="dot", row=2, col=col)
         layer_axes(fig, len(layers), "layer l of the shuffle", row=2, col=col)
         share_axis(fig, "accuracy" if col == 1 else "", row=2, col=col)
     fig.update_yaxes(title_text="layer of the shuffle", row=1, col=1)
