@@ -3,6 +3,7 @@
 import ast
 import json
 import math
+import re
 import sys
 
 import pyarrow.parquet as pq
@@ -356,7 +357,14 @@ def test_gallery_draws_from_the_runs_that_are_there(done, tmp_path, monkeypatch)
         sys, "argv", ["gallery.py", "--figures-only", "--only", "note", "--runs", str(tmp_path), "--out", str(tmp_path)]
     )
     (tmp_path / "note").symlink_to(out)
+    (tmp_path / "README.md").write_text("before\n\n<!-- finding: note -->\nold\n<!-- end -->\n\nafter\n")
     script("gallery").main()
+    readme = (tmp_path / "README.md").read_text()
+    probe = cell([r for r in rows(out, "curves") if r["metric"] == "accuracy"], curve="probe", layer=3)
+    assert re.match(
+        rf"before\n\n<!-- finding: note -->\nOn `deit` .*{probe:.2f}.*\n<!-- end -->\n\nafter\n$", readme, re.DOTALL
+    )
+    assert pq.read_table(tmp_path / "tables" / "note.parquet").equals(pq.read_table(out / "curves.parquet"))
     svg = (tmp_path / "figures" / "note.svg").read_text()
     assert svg.startswith("<svg")
     assert len(svg) < 250_000
