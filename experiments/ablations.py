@@ -9,10 +9,6 @@ mean and deviation. All replacements of a batch ride in one forward. What a mean
 misinformation; what a mean destroys is the information; what zeros destroy beyond that is the token itself.
 
     python experiments/ablations.py zoo/vit --data zoo --out runs/ablations
-
-FINDINGS: on zoo/vit zeros at layer 0 cost 0.44 where the mean costs 0.01 and a permutation 0.03: there zeros do
-overstate dependence. From layer 2 on a permutation costs as much as zeros or more, since another image's token
-misleads: the mean leaves 0.55 at layer 5 where permuted tokens leave 0.20, and tokens of another label only 0.11.
 """
 
 import torch

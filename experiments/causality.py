@@ -12,12 +12,6 @@ beyond its abstract could not be verified: the canvases, the groups (patches the
 objects touch, background), pairs where the model counts both images right, and means of tokens for the probes.
 
     python experiments/causality.py zoo/counting --data zoo --out runs/causality
-
-FINDINGS: on zoo/counting (298 of 300 pairs) the picture is the paper's. The removed object's tokens decide the output
-after blocks 0 to 2 (0.98 of outputs turn and more) while a probe reads the count from them at 0.23 to 0.28; after the
-last block patches tell it (0.88 and 0.96) and change nothing. The CLS token can be read at 0.35 to 0.41 where swapping
-it does nothing, takes over at blocks 3 and 4 (0.68, 0.99), and only then becomes readable (0.73 after block 4, 0.99 at
-the end).
 """
 
 import pyarrow as pa
@@ -68,11 +62,13 @@ def effects(setup: CountingSetup, rows: Rows, keep_all: bool) -> tuple[int, int]
     removes = torch.cat([torch.arange(len(k)) % 2 == 0 for k in kept])[torch.cat(kept)]  # clean hosts lose an object
     for (group, layer), parts in turned.items():
         hits, effect = torch.cat(parts), torch.cat(scaled[group, layer]) / torch.cat(ends).mean()
-        for direction, chosen in (("both", removes | True), ("object removed", removes), ("object added", ~removes)):
+        # The two directions of a pair are one draw: intervals are over pairs.
+        ways = {"both": (hits.view(-1, 2), effect.view(-1, 2).mean(1)), "object removed": (hits[removes], effect[removes]),
+                "object added": (hits[~removes], effect[~removes])}  # fmt: skip
+        for direction, (turns, moves) in ways.items():
             where = {"group": group, "layer": layer, "direction": direction}
-            if chosen.any():
-                rows.share(hits[chosen], curve="turns to the donor's count", **where)
-                rows.mean(effect[chosen], curve="logit difference", **where)
+            rows.share(turns, curve="turns to the donor's count", **where)
+            rows.mean(moves, curve="logit difference", **where)
     return n // 2, total // 2
 
 

@@ -6,30 +6,25 @@ the patches another (the host's). Accuracy alone tells when the host's label is 
 Method. Every test image gets, at one layer at a time, the CLS token of an image of another label (`cross_label`). Of the
 tokens handed over: how many does a ridge probe read the donor's label from (availability), for how many does the output
 name the donor's label (use), for how many still the host's. The gap is the area between availability and use, averaged
-over depth: 0 if all that can be read is used, 1 if everything can be read everywhere and nothing is used. The crossing is
-the layer from which on the output follows the donor rather than the host. Intervals: bootstrap over images, each with its
-donor. Use is also given for every single read-out of the classifier, and by how confusable the two classes are for the
-intact model.
+over depth, each without chance hits: (share - chance) / (1 - chance), where chance is what the same answers would hit had
+donors been handed round among images of one label. It is 0 if all that can be read is used, or nothing can be read; 1 if
+everything can be read everywhere and nothing is used; below 0 if the output takes more than a linear probe reads. The
+crossing is the layer from which on the output follows the donor rather than the host. Intervals: bootstrap over images,
+each with its donor. Use is also given for every single read-out of the classifier, and by how confusable the two classes
+are for the intact model.
 
     python experiments/donors.py zoo/vit zoo/deit zoo/beit zoo/dinov2 zoo/clip --data zoo --out runs/donors
-
-FINDINGS: the gap between what can be read and what is used tells the zoo apart: zoo/vit 0.30 [0.28, 0.31], zoo/beit
-0.52, zoo/dinov2 0.73, zoo/deit 0.80, zoo/clip 0.83. zoo/vit follows the donor from layer 3.3 on, zoo/beit from 8.8;
-the others do not cross. In zoo/deit it is the distillation head that holds: the CLS read-out alone names the donor from
-the middle layers on. In zoo/clip the head reads patches, in zoo/dinov2 mostly, and they take little from the CLS token.
 """
 
 import pyarrow as pa
 import torch
 
 from clsinterp.interventions import donors, swap
-from clsinterp.probing.streams import fit_ridge
 from clsinterp.studies.command import Findings, study
 from clsinterp.studies.donors.donor import Followed, confusability, numbers, thirds
 from clsinterp.studies.donors.figure import confusability_figure, gap_figure
 from clsinterp.studies.setup import Setup
 from clsinterp.studies.tidy import Rows
-from clsinterp.sweeps.capture import capture
 from clsinterp.sweeps.variants import INTACT, Edit, on, variants
 
 THIRDS = ("distinct", "middling", "confusable")
@@ -39,14 +34,12 @@ def measure(setup: Setup, mode: str) -> tuple[pa.Table, dict]:
     """Curves of one model, and its two numbers."""
     model, head, layers = setup.model, setup.head, setup.layers
     where = model.layout.index("cls")
-    train = (
-        (capture(model, b.pixels, layers)[0], b.labels) for b in setup.batches(setup.train, f"{setup.name}, probes")
-    )
-    probes = fit_ridge(train, setup.n_classes, n_folds=min(5, len(setup.train)))
-    readers = {"output": head} | (
-        {f"{r} alone": lambda x, r=r: head.only(r, x) for r in head.readouts} if len(head.readouts) > 1 else {}
-    )
-    read, intact, host, donor, pair = [], [], [], [], []
+    probes, mean = setup.read_train(f"{setup.name}, probes")
+    # A read-out alone: the others are held at their mean over the train images (DeiT's heads are apart as they are).
+    alone = head.readouts if len(head.readouts) > 1 else ()
+    readers = {"output": head} | {f"{r} alone": lambda x, r=r: head.only(r, x, mean) for r in alone}
+    classes = torch.tensor(setup.match.classes)
+    read, intact, host, donor = [], [], [], []
     answers: dict[str, list] = {name: [] for name in readers}
     for batch in setup.batches(setup.test, f"{setup.name}, swaps"):
         index = donors(mode, batch.labels, (setup.seed, batch.number))
@@ -57,15 +50,14 @@ def measure(setup: Setup, mode: str) -> tuple[pa.Table, dict]:
                 torch.stack([reader(found.readout[k]).argmax(-1).cpu() for k in range(1, len(layers) + 1)])
             )
         tokens = [found.tokens[layer][INTACT].cpu()[index] for layer in layers]
-        said = torch.stack([probes.scores(x, i).argmax(-1) for i, x in enumerate(tokens)])
-        read.append(said == batch.labels[index])
+        read.append(classes[torch.stack([probes.scores(x, i).argmax(-1) for i, x in enumerate(tokens)])])
         intact.append(head(found.readout[INTACT]).cpu())
         host.append(batch.targets)
         donor.append(batch.targets[index])
-        pair.append(torch.stack([batch.targets, batch.targets[index]]))
     own, other, logits = torch.cat(host), torch.cat(donor), torch.cat(intact)
     named = {name: torch.cat(parts, dim=1).mT for name, parts in answers.items()}
-    available = torch.cat(read, dim=1).mT
+    followed = Followed(own, other, named["output"], torch.cat(read, dim=1).mT)
+    used, available = (followed.by_chance(answer).mean(0).tolist() for answer in (followed.output, followed.probe))
 
     right = logits.argmax(-1) == own
     rows = Rows(**setup.facts())
@@ -75,19 +67,19 @@ def measure(setup: Setup, mode: str) -> tuple[pa.Table, dict]:
             rows.share(answer[:, layer] == own, curve="host", readout=name, layer=layer)
             rows.share(answer[:, layer] == other, curve="use", readout=name, layer=layer)
     for layer in layers:
-        rows.share(available[:, layer], curve="availability", readout="probe", layer=layer)
+        rows.share(followed.read[:, layer], curve="availability", readout="probe", layer=layer)
+        rows.add(available[layer], n=len(own), curve="availability by chance", readout="probe", layer=layer)
+        rows.add(used[layer], n=len(own), curve="use by chance", readout="output", layer=layer)
     kind = thirds(confusability(logits, own)[own, other])
     for t, name in enumerate(THIRDS):
         for layer in layers:
             chosen = kind == t
-            rows.share(
-                (named["output"][:, layer] == other)[chosen], curve="use", readout="output", layer=layer, pairs=name
-            )
-            rows.share(
-                (named["output"][:, layer] == own)[chosen], curve="host", readout="output", layer=layer, pairs=name
-            )
-    followed = Followed(named["output"] == own.unsqueeze(1), named["output"] == other.unsqueeze(1), available)
+            for curve, hits in (("use", followed.donor), ("host", followed.host)):
+                rows.share(hits[chosen, layer], curve=curve, readout="output", layer=layer, pairs=name)
     sums = numbers(followed, setup.seed)
+    for name, found in (("gap", sums.gap), ("crossing", sums.crossing)):
+        if found.exists >= 0.5:  # what most draws do not have is not there
+            rows.add(found.value, found.low, found.high, len(own), curve=name, readout="output", layer=None)
     facts = {**setup.facts(), "n_layers": len(layers), "n": len(own), "chance": 1 / setup.n_classes,
              "intact": float(right.double().mean()), "gap": sums.gap, "crossing": sums.crossing}  # fmt: skip
     return rows.table(), facts

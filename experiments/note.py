@@ -10,11 +10,6 @@ is scored by the model's output, the CLS part of the output alone, the logit len
 written out, for those who want to change it; the numbers are the same.
 
     python experiments/note.py zoo/vit --data zoo --out runs/note
-
-FINDINGS: on zoo/vit the label is decodable from layer 0 (probe 0.69, 0.88 at the end), and a swap costs 0.03 there,
-half of what it can cost by layer 3, and nearly everything by layer 9: the small supervised model reads its CLS token
-early, where the large ones do not until the end. From layer 4 on the donor's label is named more often than the
-host's.
 """
 
 import pyarrow as pa
@@ -23,12 +18,10 @@ import torch
 from clsinterp.figures.facts import Facts
 from clsinterp.figures.note import study_figures
 from clsinterp.interventions import collision_rate, donors
-from clsinterp.probing.streams import fit_ridge
 from clsinterp.runs.results import curves_table
 from clsinterp.runs.verdicts import verdicts
 from clsinterp.studies.command import Findings, study
 from clsinterp.studies.setup import Setup
-from clsinterp.sweeps.capture import capture
 from clsinterp.sweeps.fork import fork
 from clsinterp.sweeps.readers import Readers
 
@@ -38,18 +31,9 @@ def main(setup: Setup, args) -> Findings:
     model, layers = setup.model, setup.layers
 
     # Availability: one ridge probe per layer, from sums that stream over the train images.
-    readout_sum = 0
-
-    def train():
-        nonlocal readout_sum
-        for batch in setup.batches(setup.train, "train"):
-            tokens, readout = capture(model, batch.pixels, layers)
-            readout_sum += readout.double().sum(0)
-            yield tokens, batch.labels
-
-    probes = fit_ridge(train(), setup.n_classes, n_folds=min(5, len(setup.train)))
+    probes, mean = setup.read_train()
     # CLS read alone: the other read-outs are held at their mean over the train images.
-    readers = Readers(setup.head, rest=readout_sum / len(setup.train), probes=probes, probed=layers)
+    readers = Readers(setup.head, rest=mean, probes=probes, probed=layers)
 
     # Use: permute the CLS tokens of a batch at one layer, for all layers in one forward.
     parts, start = [], 0

@@ -13,12 +13,6 @@ interval of the difference. Then more than one shuffle, which is ours: the outpu
 three layers up to l, and at every layer up to l, each with permutations of its own.
 
     python experiments/restoration.py zoo/vit --data zoo --out runs/restoration
-
-FINDINGS: on zoo/vit a probe fitted again is above the floor (0.09 to 0.12) one block after a shuffle at any layer. The
-label comes back in another format, though, which the rest of the network does not read: after a shuffle at layer 5 the
-probes fitted again find 0.67 at the end, the same probe 0.20; one at layer 0 is undone (same probe 0.62 two blocks later,
-0.86 at the end). Shuffles at every layer up to 5 cost less (0.38 left) than one at layer 5 alone (0.21), perhaps because
-donors then contradict each other.
 """
 
 from collections.abc import Iterator

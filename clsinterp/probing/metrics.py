@@ -36,7 +36,7 @@ def identifiability(rank: Int[Tensor, " n"], n_classes: int) -> Float[Tensor, " 
     return 1 - rank.double() / n_classes
 
 
-def wilson(hits: int, n: int) -> tuple[float, float]:
+def wilson(hits: float, n: float) -> tuple[float, float]:
     """95% Wilson score interval of a proportion.
 
     Example:

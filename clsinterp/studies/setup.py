@@ -12,8 +12,10 @@ from clsinterp.data.batches import batches
 from clsinterp.data.splits import Split
 from clsinterp.errors import RequestError
 from clsinterp.probing.head import Head
-from clsinterp.probing.streams import fit_head
+from clsinterp.probing.ridge import FOLDS, Ridge
+from clsinterp.probing.streams import fit_head, fit_ridge
 from clsinterp.runs.loading import Loaded, load
+from clsinterp.sweeps.capture import capture
 from clsinterp.sweeps.variants import INTACT, variants
 from clsinterp.vision_model import VisionModel
 
@@ -135,6 +137,24 @@ class Setup(Loaded):
         head = fit_head(stream, self.model.family, self.n_classes)
         device = next(self.model._module.parameters()).device
         return head if device.type == "mps" else head.to(device)
+
+    def read_train(self, what: str = "train") -> tuple[Ridge, Tensor]:
+        """One pass over the train images: ridge probes of the CLS token after every block, and the mean read-out.
+
+        Returns:
+            A probe per layer, and (d_readout,) in float64, at which a read-out that is turned off can be held.
+        """
+        total: Any = 0
+
+        def tokens() -> Iterator[tuple[Tensor, Tensor]]:
+            nonlocal total
+            for batch in self.batches(self.train, what):
+                found, readout = capture(self.model, batch.pixels, self.layers)
+                total = total + readout.double().sum(0)
+                yield found, batch.labels
+
+        probes = fit_ridge(tokens(), self.n_classes, n_folds=min(FOLDS, len(self.train)))
+        return probes, total / len(self.train)
 
     def outputs(self, batch: Batch, edits: list) -> Tensor:
         """Logits (1 + edits, batch, class) of the intact batch and of every edit."""

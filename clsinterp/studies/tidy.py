@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clsinterp.probing.metrics import mean_interval, wilson
@@ -21,11 +22,17 @@ class Rows:
         self.always = always
         self.rows: list[dict[str, Any]] = []
 
-    def share(self, hits: Tensor, **where: Any) -> float:
-        """Add the share of true entries of `hits`, with its Wilson interval; returns it."""
-        n, k = hits.numel(), int(hits.sum())
-        low, high = wilson(k, n)
-        return self.add(k / n if n else float("nan"), low, high, n, **where)
+    def share(self, hits: Bool[Tensor, "n ..."], **where: Any) -> float:
+        """Add the share of true entries of `hits`, (image,) or (image, part), with its Wilson interval; returns it.
+
+        Parts of an image (tokens, directions of a swap) are no sample of their own: they are averaged within the image,
+        and the interval is that of images, at the effective size `effective`. ``n`` counts images.
+        """
+        each = hits.double().flatten(1).mean(1) if hits.ndim > 1 else hits.double()
+        n, value = len(each), float(each.mean())
+        size = effective(each)
+        low, high = wilson(value * size, size)
+        return self.add(value, low, high, n, **where)
 
     def mean(self, values: Tensor, **where: Any) -> float:
         """Add the mean of `values`, with its normal interval; returns it."""
@@ -45,12 +52,37 @@ class Rows:
         return pa.Table.from_pylist([{name: row.get(name) for name in names} for row in self.rows])
 
 
+def effective(shares: Float[Tensor, " n"]) -> float:
+    """How many independent trials would have the spread that `shares`, one per image, have: p (1 - p) / s^2 times n.
+
+    The number of images where each is all or nothing, and of all parts where parts are independent; s^2 is the variance
+    over images (the usual sample size of a Wilson interval from clusters, Korn and Graubard 1998).
+    """
+    n = len(shares)
+    if n == 0 or (shares.round() == shares).all():
+        return n
+    p, spread = float(shares.mean()), float(shares.var(unbiased=False))
+    return n * p * (1 - p) / spread if spread > 0 else n
+
+
 POINT = ("value", "ci_low", "ci_high", "n")
 
 
 def pick(table: pa.Table, **where: Any) -> list[dict[str, Any]]:
     """The rows in which every named column has that value, in order."""
     return [row for row in table.to_pylist() if all(row[name] == value for name, value in where.items())]
+
+
+def one(table: pa.Table, **where: Any) -> dict[str, Any]:
+    """The only row in which every named column has that value.
+
+    Raises:
+        LookupError: there is none, or there are several.
+    """
+    found = pick(table, **where)
+    if len(found) != 1:
+        raise LookupError(f"{len(found)} rows have {where}; one is expected.")
+    return found[0]
 
 
 def wide(table: pa.Table, index: str, column: str, keep: Sequence[Any] | None = None) -> pa.Table:

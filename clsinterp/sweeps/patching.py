@@ -50,17 +50,22 @@ def logit_difference(right: Int[Tensor, " batch"], wrong: Int[Tensor, " batch"])
 def recovered(
     metric: Metric, clean: Float[Tensor, "batch classes"], corrupted: Float[Tensor, "batch classes"]
 ) -> Metric:
-    """`metric` on a scale where the corrupted run is 0 and the clean one 1, on average over the batch.
+    """What an image's `metric` gained over its own corrupted run, in units of what the clean runs gain on average.
+
+    0 is the corrupted run, image by image, and 1 the clean one on average over the batch: where images stand before the
+    patch does not widen the interval of what the patch does. The unit, the mean difference of the two runs, is taken as
+    known. Only for logits of the same images in the same order.
 
     Raises:
         RequestError: the metric does not tell the two runs apart.
     """
-    low, high = metric(corrupted).mean(), metric(clean).mean()
-    if torch.isclose(low, high):
+    start, end = metric(corrupted), metric(clean).mean()
+    if torch.isclose(start.mean(), end):
         raise RequestError(
             "the metric has the same mean on the clean and the corrupted run; there is nothing to recover."
         )
-    return lambda logits: (metric(logits) - low) / (high - low)
+    whole = end - start.mean()
+    return lambda logits: (metric(logits) - start.to(logits.device)) / whole.to(logits.device)
 
 
 def patch_resid(

@@ -71,7 +71,9 @@ def _title(views: Sequence[Reading]) -> str:
         for p, c in zip(*(x.tolist() for x in view.output.softmax(-1).topk(min(3, len(view.output)))), strict=True)
     )
     done = f"; {view.intervention.describe()}" if view.intervention else ""
-    return f"Logit lens: {shown(view.model, 60)}<br><sup>output: {output}{done}</sup>"
+    borrowed = view.read_by.get("cls") == "patch_mean"
+    patches = "; the head reads patches: on the CLS token the lens applies what reads patches" if borrowed else ""
+    return f"Logit lens: {shown(view.model, 60)}<br><sup>output: {output}{done}{patches}</sup>"
 
 
 def lens_widget(

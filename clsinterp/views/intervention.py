@@ -62,7 +62,7 @@ class Intervention:
         how = {"swap": "that of another image", "mean": "the mean", "zero": "zeros", "noise": "noise"}
         where = "before block 0" if self.layer == EMBEDDINGS else f"after block {self.layer}"
         done = [f"CLS token replaced by {how[self.replace]} {where}"] if self.replace else []
-        return ", ".join(done + (["other read-outs off"] if self.cls_only else [])) or "nothing done"
+        return ", ".join(done + (["other read-outs off (at zero)"] if self.cls_only else [])) or "nothing done"
 
     def maker(self) -> interventions.TokenEdit:
         """What makes the replacement token from the reference tokens (for ``zero``: from the image's own)."""

@@ -8,6 +8,8 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
+from clsinterp.models.families import FAMILIES
+from clsinterp.probing.lens import lens_readout
 from clsinterp.views.intervention import Intervention
 
 
@@ -38,6 +40,16 @@ class Reading:
     model: str
     family: str
     intervention: Intervention | None = None
+
+    @property
+    def read_by(self) -> dict[str, str]:
+        """Token group -> the read-out whose part of the classifier the lens applies to it (`lens_readout`).
+
+        Where it is not the group's own, as with ``patch_mean`` on the CLS token of CLIP or of BEiT with mean pooling, the
+        model itself never reads such a token.
+        """
+        (family,) = [known for known in FAMILIES if known.name == self.family]
+        return {group: lens_readout(family, group) for group in dict.fromkeys(self.groups)}
 
     @property
     def n_layers(self) -> int:

@@ -9,18 +9,22 @@ from clsinterp.views.reading import Reading
 
 
 def lens_table(view: Reading) -> pa.Table:
-    """One row per layer, token and class: ``model, family, view, layer, token, group, row, column, class_index, class,
-    logit, probability, rank``.
+    """One row per layer, token and class: ``model, family, view, layer, token, group, row, column, read_by, class_index,
+    class, logit, probability, rank``.
 
-    ``view`` is ``intact`` or ``intervened``; ``row`` and ``column`` are those of a patch on the grid, else null.
+    ``read_by`` is the read-out whose part of the classifier the lens applies to the token: ``patch_mean`` on a CLS token says
+    that the head reads patches. ``view`` is ``intact`` or ``intervened``; ``row`` and ``column`` are those of a patch on the
+    grid, else null.
     """
     layers, tokens, classes = view.logits.shape
+    readers = view.read_by
     layer, token, class_index = (
         x.flatten() for x in torch.meshgrid(*(torch.arange(n) for n in (layers, tokens, classes)), indexing="ij")
     )
     return pa.table(
         _head(view, layer, token)
         | {
+            "read_by": _named([readers[group] for group in view.groups], token),
             "class_index": pa.array(class_index.numpy(), pa.int32()),
             "class": _named(view.class_names, class_index),
             "logit": pa.array(view.logits.flatten().numpy()),

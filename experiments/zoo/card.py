@@ -1,18 +1,25 @@
-"""Measure a trained zoo checkpoint on the whole test split and write its model card, facts and figure beside the weights.
+"""Measure a zoo checkpoint on the whole test split and write its model card, facts and figure beside the weights.
 
     python experiments/zoo/make_sample.py --whole --out fashion-mnist
     python experiments/zoo/card.py vit --data fashion-mnist --trained work/vit --out clsinterp/zoo
+    python experiments/zoo/card.py vit --data fashion-mnist  # measures the one that ships again
+    python experiments/zoo/card.py vit                       # measures nothing: writes the card from facts.json again
 
-The card's numbers come from the files it names; what they say in words stands in ``says.json``.
+What is measured goes into ``facts.json``, and the card is a function of that file alone: tables, numbers and sentences
+(``says.py``). A test compares the cards that ship with it.
 """
 
 import argparse
 import json
 import shutil
+import textwrap
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
+from says import SAYS, Numbers
 
 from clsinterp.figures.files import save_figure
 from clsinterp.figures.note import note_figure, published_curves
@@ -20,48 +27,56 @@ from clsinterp.runs.report import Report
 from clsinterp.runs.request import Request
 from clsinterp.runs.results import read_run
 from clsinterp.runs.run import run
+from clsinterp.runs.verdicts import Onset
 
+ZOO = Path(__file__).parents[2] / "clsinterp" / "zoo"
 SHIPPED = ("config.json", "model.safetensors", "preprocessor_config.json")
 CURVES = ("probe", "shuffle", "shuffle_cls_only")
 NAMES = {"vit": "ViT", "deit": "DeiT-distilled", "beit": "BEiT", "dinov2": "DINOv2", "clip": "CLIP"}
-SAYS = json.loads(Path(__file__).with_name("says.json").read_text())
+LINE = 120  # of a card, in characters
 
 
-def measured(model: Path, data: Path, out: Path) -> tuple[Report, dict[str, dict[int, float]], object]:
-    """The note on the whole test split, probes from 1,000 training images per class: report, accuracies, curves."""
+def measured(model: Path, data: Path, out: Path) -> tuple[dict[str, Any], Report, pa.Table]:
+    """The note on the whole test split, probes from 1,000 training images per class: numbers, the run's report, curves."""
     request = Request(model=str(model), data=str(data), train_per_class=1000)
     folder = run(request, out, resume=out.exists())
     report, curves = read_run(folder)
-    accuracy: dict[str, dict[int, float]] = {}
+    accuracy: dict[str, dict[int | None, float]] = {}
     for row in curves.to_pylist():
         if row["metric"] == "accuracy" and row["probed_layer"] is None:
-            accuracy.setdefault(row["curve"], {})[row["layer"]] = row["value"]
+            accuracy.setdefault(row["curve"], {})[row["layer"]] = round(row["value"], 4)
     assert len(pq.read_table(folder / "images.parquet")) == 10_000
-    return report, accuracy, curves
+    numbers = {
+        "onsets": {name: onset.to_json() for name, onset in report.onsets.items()},
+        "floors": report.facts.floors,
+        "cls_only": report.identity.request.cls_only,
+        "intact": {name: accuracy[name][None] for name in ("intact", "intact_cls_only") if name in accuracy},
+        "curves": {name: [accuracy[name][layer] for layer in range(12)] for name in CURVES if name in accuracy},
+    }
+    return numbers, report, curves
 
 
-def table(columns: dict[str, dict[int, float]]) -> str:
+def table(columns: dict[str, list[float]]) -> str:
     """Markdown: a row per layer, a column per curve."""
     names = list(columns)
     lines = ["| layer | " + " | ".join(names) + " |", "|" + "---|" * (len(names) + 1)]
     for layer in range(12):
-        cells = [f"{columns[name][layer]:.3f}" if layer in columns[name] else "" for name in names]
+        cells = [f"{columns[name][layer]:.3f}" for name in names]
         lines.append(f"| {layer} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def card(name: str, facts: dict, report: Report, accuracy: dict, recipes: dict[str, tuple[dict, dict]]) -> str:
-    """The model card."""
-    published = published_curves()["curves"][name]
-    columns = {curve.replace("_", " "): accuracy[curve] for curve in CURVES if curve in accuracy}
-    columns |= {
-        f"published {curve.replace('_', ' ')}": dict(enumerate(published[curve]))
-        for curve in CURVES
-        if curve in published
-    }
-    onset = report.onsets
-    late = onset["used_from"].layer is None
-    used = "no swap costs half of what it could" if late else f"used from layer {onset['used_from']}"
+def card(name: str, facts: dict[str, Any]) -> str:
+    """The model card, from what ``facts.json`` holds."""
+    published, found = published_curves()["curves"][name], facts["measured"]
+    curves, recipes = found["curves"], found.get("recipes", {})
+    columns = {curve.replace("_", " "): values for curve, values in curves.items()}
+    columns |= {f"published {curve.replace('_', ' ')}": published[curve] for curve in CURVES if curve in published}
+    onset = {key: Onset.of_json(value) for key, value in found["onsets"].items()}
+    never = onset["used_from"].layer is None
+    used = "no swap costs half of what it could" if never else f"used from layer {onset['used_from']}"
+    says = SAYS[name](Numbers(found["intact"], curves, onset["used_from"].layer, found["cls_only"], recipes, published))
+    shown = textwrap.fill(says, LINE, break_long_words=False, break_on_hyphens=False)
     epochs = ", ".join(f"{n} ({stage})" for stage, n in facts["epochs"].items())
     parts = [
         f"""---
@@ -84,24 +99,28 @@ for the `clsinterp` package by `experiments/zoo/train_{name}.py`. Opens in plain
 
 ## What it shows
 
-{SAYS[name]}
+{shown}
 
 Whole test split, probes from 1,000 training images per class, swap mode `permute`, batches of 128. The label is decodable
 from layer {onset["decodable_from"]} and {used}, with 95%
 bootstrap intervals where they are more than the layer itself:
-the first layer whose probe reaches half of the best, and the first whose swap costs half of what stands above chance.
+the first layer whose probe is halfway between the most frequent label and the best probe, and the first whose swap costs half
+of what stands above an output that follows the donor (`docs/method.md`).
 Published: `{published_curves()["checkpoints"][name]}` on ImageNet-1k, another task with 1,000 classes.
 
 {table(columns)}
 """
     ]
     if recipes:
-        chosen = {facts["recipe"]: accuracy["shuffle"]}
-        shuffles = chosen | {recipe: acc["shuffle"] for recipe, (_, acc) in recipes.items()}
-        scores = {facts["recipe"]: facts} | {recipe: f for recipe, (f, _) in recipes.items()}
+        shipped = {
+            "objective": facts["objective"],
+            "minutes": facts["minutes"],
+            "test_accuracy": facts["test_accuracy"],
+        }
+        tried = {facts["recipe"]: {**shipped, "shuffle": curves["shuffle"]}, **recipes}
         listed = "\n".join(
             f"- `{recipe}`: {f['objective']}; {f['minutes']} minutes; test accuracy {f['test_accuracy']:.4f}."
-            for recipe, f in scores.items()
+            for recipe, f in tried.items()
         )
         parts.append(
             f"""
@@ -111,7 +130,7 @@ Accuracy after the swap by layer, for every recipe tried; `{facts["recipe"]}` sh
 
 {listed}
 
-{table(shuffles)}
+{table({recipe: f["shuffle"] for recipe, f in tried.items()})}
 """
         )
     parts.append("\n![Availability and use, whole test split](curves.png)\n")
@@ -121,33 +140,42 @@ Accuracy after the swap by layer, for every recipe tried; `{facts["recipe"]}` sh
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name")
-    parser.add_argument("--data", type=Path, required=True, help="the whole of Fashion-MNIST as parquet")
-    parser.add_argument("--trained", type=Path, required=True, help="the trained folder; its facts are in TRAINED.work")
+    parser.add_argument(
+        "--data", type=Path, help="the whole of Fashion-MNIST as parquet; without it nothing is measured"
+    )
+    parser.add_argument(
+        "--trained", type=Path, help="a folder just trained, its facts in TRAINED.work; default what ships"
+    )
     parser.add_argument("--recipe", type=Path, action="append", default=[], help="another trained folder to report")
-    parser.add_argument("--out", type=Path, required=True, help="the checkpoint goes to OUT/NAME")
+    parser.add_argument("--runs", type=Path, default=Path("runs/cards"), help="where the run of the note goes")
+    parser.add_argument("--out", type=Path, default=ZOO, help="the checkpoint goes to OUT/NAME")
     args = parser.parse_args()
     out = args.out / args.name
     out.mkdir(parents=True, exist_ok=True)
+    if args.data is None:
+        (out / "README.md").write_text(card(args.name, json.loads((out / "facts.json").read_text())))
+        return
 
-    def look(folder: Path) -> tuple[dict, Report, dict, object]:
-        facts = json.loads((folder.with_name(folder.name + ".work") / "facts.json").read_text())
-        report, accuracy, curves = measured(folder, args.data, folder.with_name(folder.name + ".note"))
-        return facts, report, accuracy, curves
+    def trained(folder: Path) -> dict[str, Any]:
+        return json.loads((folder.with_name(folder.name + ".work") / "facts.json").read_text())
 
-    facts, report, accuracy, curves = look(args.trained)
-    others = {}
+    before = json.loads((out / "facts.json").read_text()) if (out / "facts.json").exists() else {}
+    facts = trained(args.trained) if args.trained else before
+    numbers, report, curves = measured(args.trained or out, args.data, args.runs / f"{args.name}.note")
+    recipes = before.get("measured", {}).get("recipes", {})
     for folder in args.recipe:
-        other, _, other_accuracy, _ = look(folder)
-        others[other["recipe"]] = (other, other_accuracy)
-    for file in SHIPPED:
-        shutil.copyfile(
-            args.trained / file, out / file
-        )  # not copy: safetensors are written readable by their owner alone
+        other, found = trained(folder), measured(folder, args.data, args.runs / f"{folder.name}.note")[0]
+        kept = {key: other[key] for key in ("objective", "minutes", "test_accuracy")}
+        recipes[other["recipe"]] = {**kept, "shuffle": found["curves"]["shuffle"]}
+    for file in SHIPPED if args.trained else ():
+        # not copy: safetensors are written readable by their owner alone
+        shutil.copyfile(args.trained / file, out / file)
+    facts["measured"] = numbers | ({"recipes": recipes} if recipes else {})
     (out / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
     figure = note_figure([(replace(report.facts, model=f"zoo/{args.name}"), curves)])
     save_figure([figure], out / "curves.png")
-    (out / "README.md").write_text(card(args.name, facts, report, accuracy, others))
-    print(f"{out}: intact {accuracy['intact'][None]:.4f}, card {facts['test_accuracy']:.4f}")
+    (out / "README.md").write_text(card(args.name, facts))
+    print(f"{out}: intact {numbers['intact']['intact']:.4f}, card {facts['test_accuracy']:.4f}")
 
 
 if __name__ == "__main__":

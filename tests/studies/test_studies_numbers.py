@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from clsinterp.errors import RequestError
 from clsinterp.probing.metrics import wilson
 from clsinterp.studies import tidy
 from clsinterp.studies.class_space import cuts as perturbation
@@ -101,17 +102,65 @@ def test_area_between_is_numpys_trapezoid_over_depth(points):
     assert -1 <= found <= 1
 
 
+def swapped(n=3000, layers=5, classes=10, seed=0):
+    """Host and donor labels of a cross-label swap, a generator, and answers (n, layer) drawn without looking at either."""
+    g = torch.Generator().manual_seed(seed)
+    own = torch.randint(classes, (n,), generator=g)
+    other = (own + torch.randint(1, classes, (n,), generator=g)) % classes
+    return own, other, g, torch.randint(classes, (n, layers), generator=g)
+
+
+def mixed(a, b, share, g):
+    """Entries of `a` (n,), or of `b` (n, layer) with probability `share` for each layer."""
+    return torch.where(torch.rand(b.shape, generator=g) < share, b, a.unsqueeze(1))
+
+
 def test_numbers_of_a_model_follow_from_its_curves():
-    g = torch.Generator().manual_seed(0)
-    followed = donor.Followed(
-        *(torch.rand(60, 5, generator=g) < p for p in (torch.linspace(0.9, 0.1, 5), torch.linspace(0.05, 0.9, 5), 0.8))
-    )
+    own, other, g, guess = swapped(200)
+    output = mixed(own, other.unsqueeze(1).expand(-1, 5), torch.linspace(0.05, 0.95, 5), g)
+    followed = donor.Followed(own, other, output, mixed(other, guess, 0.2, g))
     found = donor.numbers(followed, draws=200)
     h, d, r = (x.double().mean(0) for x in (followed.host, followed.donor, followed.read))
-    assert found.gap.value == pytest.approx(donor.area_between(r, d))
     assert found.crossing.value == pytest.approx(donor.crossing(h, d))
     assert found.gap.low < found.gap.value < found.gap.high
     assert found.crossing.exists == 1
+    # chance: the share of donors of images of the same label that would have been named as well, pair by pair
+    areas = []
+    for answers, hits in ((followed.probe, r), (followed.output, d)):
+        chance = [
+            np.mean([np.mean((other[own == own[i]] == answers[i, j]).numpy()) for i in range(200)]) for j in range(5)
+        ]
+        areas.append((hits.numpy() - chance) / (1 - np.array(chance)))
+    assert found.gap.value == pytest.approx(donor.area_between(*map(torch.tensor, areas)))
+
+
+@pytest.mark.parametrize("mode", ["cross_label", "permute"])
+def test_what_is_named_by_chance_is_no_gap(mode):
+    own, other, g, guess = swapped()
+    if mode == "permute":
+        other = own[torch.randperm(len(own), generator=g)]
+    right = own.unsqueeze(1).expand(-1, 5)
+    deaf = mixed(own, guess, 0.3, g)  # an output that never hears of the donor, right in most images
+    follows = other.unsqueeze(1).expand(-1, 5)
+
+    def gap(output, probe):
+        return donor.numbers(donor.Followed(own, other, output, probe), draws=50).gap.value
+
+    assert gap(deaf, guess) == pytest.approx(0, abs=0.01)  # a probe that guesses; by counting hits it was 0.1 - 0.03
+    assert gap(deaf, torch.full_like(guess, 3)) == pytest.approx(0, abs=0.01)  # one that always says the same
+    assert gap(guess, guess) == pytest.approx(0, abs=1e-9)
+    assert gap(follows, follows) == pytest.approx(0, abs=1e-9)
+    assert gap(right, follows) == pytest.approx(1, abs=0.01)  # all can be read, nothing is used
+    assert gap(follows, guess) == pytest.approx(-1, abs=0.02)
+    half = mixed(other, guess, 0.5, g)
+    assert gap(deaf, half) == pytest.approx(0.5, abs=0.03)
+
+
+def test_no_gap_where_the_own_label_tells_the_donors():
+    own = torch.arange(20) % 2
+    found = donor.Followed(own, 1 - own, own.unsqueeze(1), own.unsqueeze(1))
+    with pytest.raises(RequestError, match="--mode permute"):
+        donor.numbers(found, draws=5)
 
 
 def test_confusability_is_symmetric_and_counts_both_ways():
@@ -142,6 +191,28 @@ def test_tidy_rows_carry_their_intervals():
         {"layer": 1, "a": None, "b": 0.25},
     ]
     assert "| 0 | 0.500 | 2.000 |" in markdown(tidy.wide(table, "layer", "curve"))
+
+
+def test_tokens_of_an_image_are_not_independent():
+    rows, draw = tidy.Rows(), torch.Generator().manual_seed(0)
+    images = torch.rand(80, generator=draw) < 0.3
+    k = int(images.sum())
+    assert rows.share(images.unsqueeze(1).expand(-1, 49), curve="alike") == pytest.approx(k / 80)
+    rows.share(torch.rand(80, 49, generator=draw) < 0.3, curve="independent")
+    rows.share(images.unsqueeze(1), curve="one token")
+    rows.share(torch.zeros(80, 49, dtype=torch.bool), curve="never")
+    each = torch.rand(80, 1, generator=draw)
+    rows.share(torch.rand(80, 49, generator=draw) < each, curve="between")
+    alike, _, one, never, _ = rows.rows
+    ends = ("ci_low", "ci_high")
+    # 49 copies of one answer say what the answer says
+    assert [alike[e] for e in ends] == pytest.approx(wilson(k, 80))
+    assert [one[e] for e in ends] == pytest.approx(wilson(k, 80))
+    assert {r["n"] for r in rows.rows} == {80}
+    assert (never["ci_low"], never["ci_high"]) == wilson(0, 80)
+    width = {r["curve"]: r["ci_high"] - r["ci_low"] for r in rows.rows}
+    assert width["independent"] == pytest.approx(2 * 1.96 * math.sqrt(0.3 * 0.7 / (80 * 49)), rel=0.25)
+    assert width["between"] == pytest.approx(2 * 1.96 * math.sqrt((1 / 12 + 1 / 6 / 49) / 80), rel=0.15)
 
 
 def test_area_under_a_curve_and_top_patches():

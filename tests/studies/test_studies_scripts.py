@@ -3,6 +3,7 @@
 import ast
 import json
 import math
+import re
 import sys
 
 import pyarrow.parquet as pq
@@ -57,7 +58,6 @@ def test_the_catalog_has_every_script_with_the_first_line_of_its_docstring():
         doc = ast.get_docstring(ast.parse(text))
         assert doc.splitlines()[0] == line
         assert f"python experiments/{name}.py" in doc
-        assert "FINDINGS:" in doc
         assert len(text.splitlines()) <= 120, name
         assert f"experiments/{name}.py" in (EXPERIMENTS / "README.md").read_text()
         assert f"figures/{name}.svg" in (EXPERIMENTS / "README.md").read_text()
@@ -128,22 +128,33 @@ def test_donors_count_whom_the_output_names(done, setup):
     out = done("donors", "vit", "clip", words=("--mode", "cross_label"))
     table, s = [r for r in rows(out, "donors") if r["model"] == "vit"], setup("vit")
     for layer in (0, 2, 3):
-        host, donor = [], []
+        host, donor, answers = [], [], []
         for b in s.batches(s.test):
             index = donors("cross_label", b.labels, (0, b.number))
             said = plain_forward(s.model, b.pixels, layer, 0, lambda t, i=index: t[i])[2].argmax(-1)
             host.append(said == b.targets)
             donor.append(said == b.targets[index])
+            answers += zip(b.targets.tolist(), b.targets[index].tolist(), said.tolist(), strict=True)
         for curve, hits in (("host", host), ("use", donor)):
             expected = float(torch.cat(hits).double().mean())
             assert cell(table, curve=curve, layer=layer, readout="output", pairs=None) == pytest.approx(expected)
+        # by chance: the share of donors of images of the same label that the answer would have named as well
+        chance = sum(
+            sum(d == said for h, d, _ in answers if h == own) / sum(h == own for h, _, _ in answers) for own, _, said in answers
+        ) / len(answers)  # fmt: skip
+        assert cell(table, curve="use by chance", layer=layer) == pytest.approx(chance)
     # availability is the probe's accuracy on the tokens handed over; donors are a permutation here, so on all of them
     probes = {r["layer"]: r["value"] for r in rows(done("note", "vit"), "curves")
               if r["curve"] == "probe" and r["metric"] == "accuracy"}  # fmt: skip
     for layer in range(4):
         assert cell(table, curve="availability", layer=layer) == pytest.approx(probes[layer])
-    use = [cell(table, curve="use", layer=i, readout="output", pairs=None) for i in range(4)]
-    gap = sum((probes[i] - use[i] + probes[i + 1] - use[i + 1]) / 2 for i in range(3)) / 3
+    above = []
+    for curve, readout in (("availability", "probe"), ("use", "output")):
+        hits = [cell(table, curve=curve, layer=i, readout=readout, pairs=None) for i in range(4)]
+        chance = [cell(table, curve=f"{curve} by chance", layer=i) for i in range(4)]
+        above.append([(h - c) / (1 - c) for h, c in zip(hits, chance, strict=True)])
+    apart = [a - u for a, u in zip(*above, strict=True)]
+    gap = (sum(apart) - (apart[0] + apart[3]) / 2) / 3
     first = rows(out, "summary")[0]
     assert first["gap [95%]"].startswith(f"{gap:.2f} [")
     assert [r["family"] for r in rows(out, "summary")] == ["vit", "clip"]
@@ -280,6 +291,8 @@ def test_causality_swaps_within_pairs(done, checkpoint, folder):
         0, abs=1e-4
     )
     assert {r["direction"] for r in table} == {None, "both", "object removed", "object added"}
+    sampled = {r["direction"]: r["n"] for r in table if r["curve"] == "turns to the donor's count"}
+    assert set(sampled.values()) == {len(s.test) // 2}  # pairs: their two directions are no two samples
 
 
 def test_head_patching_on_the_common_command_line(checkpoint, folder, tmp_path, setup):
@@ -304,7 +317,9 @@ def test_head_patching_on_the_common_command_line(checkpoint, folder, tmp_path, 
         return
     words = ("--data", folder, "--limit", LIMIT, "--classes", ",".join(classes), "--pairs", 1)
     out = run("head_patching", tmp_path / "h", checkpoint("vit"), *words)
-    assert len(rows(out, "heads")) == tiny.LAYERS * tiny.HEADS
+    table = rows(out, "head_patching")
+    assert len([r for r in table if r["curve"] == "heads"]) == tiny.LAYERS * tiny.HEADS
+    assert {r["place"] for r in table if r["token"] == 0} == {"CLS"}
 
 
 @pytest.mark.parametrize("name", ["note", "restoration", "readouts", "frequency", "ablations", "donors"])
@@ -342,7 +357,14 @@ def test_gallery_draws_from_the_runs_that_are_there(done, tmp_path, monkeypatch)
         sys, "argv", ["gallery.py", "--figures-only", "--only", "note", "--runs", str(tmp_path), "--out", str(tmp_path)]
     )
     (tmp_path / "note").symlink_to(out)
+    (tmp_path / "README.md").write_text("before\n\n<!-- finding: note -->\nold\n<!-- end -->\n\nafter\n")
     script("gallery").main()
+    readme = (tmp_path / "README.md").read_text()
+    probe = cell([r for r in rows(out, "curves") if r["metric"] == "accuracy"], curve="probe", layer=3)
+    assert re.match(
+        rf"before\n\n<!-- finding: note -->\nOn `deit` .*{probe:.2f}.*\n<!-- end -->\n\nafter\n$", readme, re.DOTALL
+    )
+    assert pq.read_table(tmp_path / "tables" / "note.parquet").equals(pq.read_table(out / "curves.parquet"))
     svg = (tmp_path / "figures" / "note.svg").read_text()
     assert svg.startswith("<svg")
     assert len(svg) < 250_000

@@ -57,4 +57,5 @@ def test_a_fork_gives_the_columns_that_are_counted(model, family):
     readers = Readers(Head.of(m.family, m.heads), probes=solve(stats), probed=layers)
     found = fork(m, x, y, torch.arange(n).flip(0), readers, layers=layers)
     lacks = {"vit": ("lens_distill", "intact_cls_only", "shuffle_cls_only"), "deit": (), "dinov2": ("lens_distill",)}
-    assert sorted(found) == sorted(columns(layers, [c for c in GRAMMAR["rank"] if c not in lacks[family]]))
+    kinds = [columns(layers, [c for c in GRAMMAR[k] if c not in lacks[family]], k) for k in ("rank", "answer")]
+    assert sorted(found) == sorted([*kinds[0], *kinds[1]])

@@ -8,6 +8,7 @@ from clsinterp.checks.plain_hooks import edited_forward
 from clsinterp.errors import RequestError
 from clsinterp.figures import heatmaps
 from clsinterp.hooks import attention
+from clsinterp.probing.metrics import mean_interval
 from clsinterp.sweeps.patching import (  # fmt: skip
     TABLE,
     attribution_patch,
@@ -84,6 +85,20 @@ def test_patching_everything_recovers_the_clean_run(model, pair):
     assert all(abs(v) < 1e-4 for t, v in rows.items() if t)
     with pytest.raises(RequestError, match="nothing to recover"):
         recovered(metric(), clean, clean)
+
+
+def test_recovery_is_paired_with_each_images_own_corrupted_run(model, pair):
+    """What a patch adds is counted from where the image stood: images that start apart do not widen the interval."""
+    m = model("vit")
+    with torch.no_grad():
+        clean, corrupted = (m(x).logits for x in pair)
+    low, high = metric()(corrupted), metric()(clean)
+    scale = recovered(metric(), clean, corrupted)
+    torch.testing.assert_close(scale(corrupted), torch.zeros(N))
+    for row in patch_attn_head(m, *pair, scale, layers=[1]).to_pylist():
+        values = (naive(m, *pair, "blocks.1.attn.hook_z", 2, row["head"]) - low) / (high - low).mean()
+        assert row["value"] == pytest.approx(float(values.mean()), abs=1e-4)
+        assert (row["ci_low"], row["ci_high"]) == pytest.approx(mean_interval(values), abs=1e-3)
 
 
 @pytest.mark.parametrize("what", ["resid_pre", "mlp_out", "z", "pattern"])

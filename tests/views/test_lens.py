@@ -183,6 +183,20 @@ def test_quantities_are_what_they_are_called(model):
     torch.testing.assert_close(values(view, "attention").sum(-1), torch.ones(tiny.LAYERS))
 
 
+@pytest.mark.parametrize("family", READ)
+def test_figure_and_table_say_whose_part_of_the_classifier_reads_a_token(model, family):
+    view = lens(model(family), tiny.pixels(1)[0])
+    readers = {(row["group"], row["read_by"]) for row in view.table().to_pylist()}
+    parts = {"deit": {"cls": "cls", "distill": "distill", "patches": "cls"},
+             "clip": {"cls": "patch_mean", "patches": "patch_mean"}, "beit-mean": {"cls": "patch_mean", "patches": "patch_mean"},
+             "dinov2": {"cls": "cls", "patches": "patch_mean"}, "siglip": {"patches": "patch_mean"},
+             "deit-no-teacher": {"cls": "cls", "distill": "cls", "patches": "cls"},
+             "dinov2-registers": {"cls": "cls", "registers": "cls", "patches": "patch_mean"}}  # fmt: skip
+    assert readers == set(parts.get(family, {"cls": "cls", "patches": "cls"}).items())
+    borrowed = "on the CLS token the lens applies what reads patches" in view.figure().layout.title.text
+    assert borrowed == (family in ("clip", "beit-mean"))
+
+
 def test_the_table_holds_every_number(model):
     view = lens(model("deit"), tiny.pixels(1)[0])
     rows = view.table().to_pylist()

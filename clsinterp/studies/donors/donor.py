@@ -6,22 +6,61 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from clsinterp.errors import RequestError
 from clsinterp.studies.donors.bootstrap import DRAWS, Interval, interval
 
 
 @dataclass(frozen=True)
 class Followed:
-    """What each image's outputs named after its CLS token was replaced by a donor's, (image, layer) each.
+    """What was said of each image after its CLS token was replaced by a donor's, layer by layer; labels are numbers.
 
     Attributes:
-        host: the output names the image's own label.
-        donor: it names the donor's label.
-        read: the probe at that layer reads the donor's label from the token that was handed over.
+        own: the image's own label.
+        other: the label of its donor.
+        output: what the output names.
+        probe: what the probe at that layer reads from the token that was handed over.
     """
 
-    host: Bool[Tensor, "n layer"]
-    donor: Bool[Tensor, "n layer"]
-    read: Bool[Tensor, "n layer"]
+    own: Int[Tensor, " n"]
+    other: Int[Tensor, " n"]
+    output: Int[Tensor, "n layer"]
+    probe: Int[Tensor, "n layer"]
+
+    @property
+    def host(self) -> Bool[Tensor, "n layer"]:
+        """The output names the image's own label."""
+        return self.output == self.own.unsqueeze(1)
+
+    @property
+    def donor(self) -> Bool[Tensor, "n layer"]:
+        """The output names the donor's label."""
+        return self.output == self.other.unsqueeze(1)
+
+    @property
+    def read(self) -> Bool[Tensor, "n layer"]:
+        """The probe reads the donor's label."""
+        return self.probe == self.other.unsqueeze(1)
+
+    def by_chance(self, answer: Int[Tensor, "n layer"]) -> Float[Tensor, "n layer"]:
+        """How likely each answer names the donor's label by collision: its share among donors of images of the same label.
+
+        The mean over images is the share of hits to be expected had donors been handed round among images of one
+        label, with every answer as it is: what answers that know nothing of the donor get, be they guesses, a constant,
+        or the image's own label (which under `cross_label` is never the donor's).
+
+        Raises:
+            RequestError: each image's label settles its donor's, so that following the donor cannot be told from error.
+        """
+        classes = 1 + int(max(x.max() for x in (self.own, self.other, answer)))
+        pairs = torch.zeros(classes, classes, dtype=torch.float64)
+        pairs.index_put_((self.own, self.other), torch.ones((), dtype=torch.float64), accumulate=True)
+        if ((pairs > 0).sum(1) <= 1).all():
+            raise RequestError(
+                "an image's label settles that of its donor here, so what the output takes from the donor cannot be told from "
+                "chance; at least two donor labels for one label are expected: give --mode permute, or more classes or images."
+            )
+        share = pairs / pairs.sum(1, keepdim=True).clamp(min=1)
+        return share[self.own.unsqueeze(1), answer]
 
 
 def crossing(host: Float[Tensor, " layer"], donor: Float[Tensor, " layer"]) -> float:
@@ -45,12 +84,17 @@ def area_between(upper: Float[Tensor, " layer"], lower: Float[Tensor, " layer"])
     return float(gap) if len(gap) == 1 else float((gap[1:] + gap[:-1]).sum() / 2 / (len(gap) - 1))
 
 
+def above_chance(hits: Float[Tensor, " layer"], chance: Float[Tensor, " layer"]) -> Float[Tensor, " layer"]:
+    """Shares of hits on a scale where `chance` is 0 and all is 1 (Cohen's kappa); 0 where chance alone hits everything."""
+    return torch.where(chance < 1, (hits - chance) / (1 - chance), 0.0)
+
+
 @dataclass(frozen=True)
 class Numbers:
     """A model in two numbers, each with a bootstrap interval over images.
 
     Attributes:
-        gap: area between availability (`read`) and use (`donor`).
+        gap: area between availability (`read`) and use (`donor`), both without what chance gives (`above_chance`).
         crossing: the layer from which on the output follows the donor.
     """
 
@@ -61,13 +105,15 @@ class Numbers:
 def numbers(found: Followed, seed: int = 0, draws: int = DRAWS) -> Numbers:
     """`Numbers` of a model. Images are resampled as wholes, each with its donor; donors are not drawn anew."""
     layers = found.host.shape[1]
-    values = torch.cat([found.host, found.donor, found.read], dim=1)
+    used, available = found.by_chance(found.output), found.by_chance(found.probe)
+    values = torch.cat([found.host, found.donor, found.read, used, available], dim=1)
 
-    def split(mean: Tensor) -> tuple[Tensor, ...]:
-        return mean.split(layers)
+    def area(mean: Tensor) -> float:
+        _, donor, read, donor_chance, read_chance = mean.split(layers)
+        return area_between(above_chance(read, read_chance), above_chance(donor, donor_chance))
 
-    gap = interval(lambda mean: area_between(split(mean)[2], split(mean)[1]), values, draws, seed)
-    cross = interval(lambda mean: crossing(split(mean)[0], split(mean)[1]), values, draws, seed)
+    gap = interval(area, values, draws, seed)
+    cross = interval(lambda mean: crossing(*mean.split(layers)[:2]), values, draws, seed)
     return Numbers(gap, cross)
 
 

@@ -14,7 +14,7 @@ from clsinterp.studies.tidy import pick
 Facts = dict[str, Any]
 WIDE = 3  # panels to a row
 SPACE = 0.4  # between rows of panels, times their number
-TALLER = 60  # pixels above the panels for titles of two lines
+TALLER = 80  # pixels above the panels for titles of two lines
 
 
 def gap_figure(table: pa.Table, models: Sequence[Facts]) -> go.Figure:
@@ -41,7 +41,8 @@ def gap_figure(table: pa.Table, models: Sequence[Facts]) -> go.Figure:
     title = (
         "What the CLS token says and what the output does with it<br>"
         f"<sup>CLS token taken from an image of another class, one layer at a time; n = {images} test images; "
-        "bands and whiskers: 95%</sup>"
+        "bands and whiskers: 95%.<br>"
+        "The gap is the area between availability and use, each counted from chance (0) to all (1).</sup>"
     )
     # The plot area stays as tall as it was, so the legend stays where `finish` put it.
     height = 240 + 350 * rows

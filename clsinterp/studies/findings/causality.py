@@ -1,0 +1,59 @@
+"""What the study of causality and decodability found."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from clsinterp.studies.findings.words import Row, by_layer, first, name_of, runs, span, two
+
+CHANCE = 0.2  # of five counts
+HALF = 0.5  # of outputs turn: the group acts
+READABLE = (1 + CHANCE) / 2  # half way from chance to all: the group tells the count
+
+
+def sentence(table: pa.Table, notes: Sequence[str]) -> str:
+    """Of the study's tidy table."""
+    groups = {
+        group: (
+            by_layer(table, curve="turns to the donor's count", group=group, direction="both"),
+            by_layer(table, curve="probe reads the count", group=group),
+        )
+        for group in ("removed object", "CLS")
+    }
+    turns, reads = groups["removed object"]
+    acts = [i for i in turns if turns[i]["value"] >= HALF]
+    last = max(turns)
+    pairs, all_pairs = turns[last]["n"], reads[last]["n"]
+    parts = [f"On {name_of(table)} ({pairs} of {all_pairs} pairs) swapping the removed object's tokens turns at least half of "
+             f"the outputs at {runs(acts, 'block')}"]  # fmt: skip
+    if acts:
+        parts.append(f" ({span(turns[i] for i in acts)}), where a probe reads the count from them at "
+                     f"{span(reads[i] for i in acts)}")  # fmt: skip
+    parts.append(f"; after the last block the probe gets {two(reads[last]['value'])} and a swap turns "
+                 f"{two(turns[last]['value'])}. ")  # fmt: skip
+    if groups["CLS"][0]:
+        parts.append(_cls(*groups["CLS"]))
+    return "".join(parts)
+
+
+def _cls(turns: dict[int, Row], reads: dict[int, Row]) -> str:
+    """The order of acting and telling for the CLS token, against the paper's."""
+    acts = first(turns, lambda i: turns[i]["value"] >= HALF)
+    tells = first(reads, lambda i: reads[i]["value"] >= READABLE)
+    if acts is None or tells is None:
+        missing = [
+            word for word, at in (("acts on half of the outputs", acts), ("tells the count", tells)) if at is None
+        ]
+        return f"The CLS token {' and '.join(missing)} at no block."
+    at = {i: f"block {i} ({two(turns[i]['value'])} of outputs turn, the probe gets {two(reads[i]['value'])})"
+          for i in (acts, tells)}  # fmt: skip
+    if acts == tells:
+        order = "both in the same block"
+    elif acts < tells:
+        order = "the reverse of the paper's order"
+    else:
+        order = "the paper's order"
+    return (
+        f"The CLS token acts on half of the outputs from {at[acts]} and can be read half way from chance to all from "
+        f"{at[tells]}: {order}, in which it can be read in middle layers and acts in the last ones only."
+    )

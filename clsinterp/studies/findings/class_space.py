@@ -1,0 +1,53 @@
+"""What the study of class embedding space found."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from clsinterp.studies.class_space.cuts import area
+from clsinterp.studies.findings.words import by_layer, listed, name_of, span, two
+from clsinterp.studies.tidy import pick
+
+
+def sentence(table: pa.Table, notes: Sequence[str]) -> str:
+    """Of the study's tidy table."""
+    parts = [f"On {name_of(table)} "]
+    risen = []
+    for part, name in (("cls", "of the CLS token"), ("patches", "of patches")):
+        rows = by_layer(table, curve=f"identifiability, {part}", control="trained")
+        if rows:
+            twin = by_layer(table, curve=f"identifiability, {part}", control="random twin").values()
+            ends = " to ".join(two(rows[i]["value"]) for i in (0, max(rows)))
+            risen.append(f"{name} from {ends} (random twin: {span(twin)})")
+    parts.append(f"identifiability goes, from the first block to the last: {listed(risen)}. ")
+    probes, lens = (by_layer(table, curve=c, control="trained") for c in ("per-token probe", "lens at the same tokens"))
+    parts.append(
+        f"Probes fitted per token read {span(probes.values())}, the lens at the same tokens {span(lens.values())}"
+    )
+    unread = all(probes[i]["ci_low"] > lens[i]["ci_high"] for i in probes)
+    parts.append(": it misses what is there in another basis. " if unread else ". ")
+    values = [by_layer(table, curve="class-value agreement, mlp", control=c) for c in ("trained", "random twin")]
+    last = max(values[0])
+    parts.append(
+        f"The closest MLP value vector of a class has a cosine of {two(values[0][0]['value'])} in block 0 and of "
+        f"{two(values[0][last]['value'])} in block {last} ({two(values[1][last]['value'])} in the twin). "
+    )
+    return "".join(parts) + _kept(table)
+
+
+def _kept(table: pa.Table) -> str:
+    """The area under accuracy by share of patches kept, most relevant first, against patches by chance."""
+    areas = {}
+    for order in ("lens", "gradient", "chance"):
+        rows = pick(table, curve="most relevant kept", order=order)
+        if rows:
+            areas[order] = area([row["share"] for row in rows], [row["value"] for row in rows])
+    chosen = [order for order in areas if order != "chance"]
+    text = ", ".join(f"{two(areas[order])} by {order}" for order in areas)
+    if all(areas[order] < areas["chance"] for order in chosen):
+        verdict = "unlike in the paper, relevant patches keep less than patches by chance (why was not looked into)"
+    elif all(areas[order] > areas["chance"] for order in chosen):
+        verdict = "as in the paper, relevant patches keep more than patches by chance"
+    else:
+        verdict = "only some orders keep more than chance does"
+    return f"With some patches only, most relevant first, the area under accuracy is {text}: {verdict}."

@@ -1,0 +1,140 @@
+"""What each study found, in words: as the tables have it, and otherwise where they turn out otherwise."""
+
+import ast
+import re
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from clsinterp.commands.catalog import STUDIES
+from study_scripts import EXPERIMENTS, script
+
+from clsinterp.studies.findings import SENTENCES
+from clsinterp.studies.tidy import pick
+
+README = EXPERIMENTS / "README.md"
+
+
+def table(name: str) -> pa.Table:
+    return pq.read_table(EXPERIMENTS / "tables" / f"{name}.parquet")
+
+
+def notes(name: str) -> list[str]:
+    lines = (EXPERIMENTS / "tables" / f"{name}.md").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("|")]
+
+
+def altered(name: str, change) -> str:
+    """The sentence of a table whose rows were changed, as one that stands on nothing but them."""
+    rows = table(name).to_pylist()
+    for row in rows:
+        change(row)
+    return SENTENCES[name](pa.Table.from_pylist(rows, schema=table(name).schema), notes(name))
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_readme_says_what_the_tables_beside_it_say(name):
+    text = README.read_text()
+    assert script("gallery").with_finding(text, name, SENTENCES[name](table(name), notes(name))) == text
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_committed_summary_and_the_committed_table_are_of_one_run(name):
+    shown = {cell for line in (EXPERIMENTS / "tables" / f"{name}.md").read_text().splitlines() if line.startswith("|")
+             for cell in line.strip("| ").split(" | ") if re.fullmatch(r"-?\d+\.\d{3}", cell)}  # fmt: skip
+    measured = {f"{row['value']:.3f}" for row in table(name).to_pylist()}
+    measured |= {
+        f"{row[end]:.3f}" for row in table(name).to_pylist() for end in ("ci_low", "ci_high") if row[end] is not None
+    }
+    assert shown
+    assert shown <= measured
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_no_script_carries_what_it_found_by_hand(name):
+    doc = ast.get_docstring(ast.parse((EXPERIMENTS / f"{name}.py").read_text()))
+    assert "FINDINGS" not in doc
+
+
+def test_a_readme_without_the_block_is_not_written(tmp_path):
+    with pytest.raises(SystemExit, match="finding: note"):
+        script("gallery").with_finding("# Experiments\n", "note", "Nothing.")
+
+
+def test_ablations_say_where_a_permutation_costs_more_and_where_less_than_zeros():
+    said = SENTENCES["ablations"](table("ablations"), ())
+    less, more = (
+        re.search(rf"{word} (?:than zeros do )?at layers? ([^;.]+?)(?:, more|;)", said)[1] for word in ("less", "more")
+    )
+    rows = {(r["curve"], r["layer"]): r for r in pick(table("ablations"), group="cls")}
+    for layer in range(12):
+        a, b = rows["permute", layer], rows["zero", layer]
+        named = [
+            any(int(lo) <= layer <= int(hi or lo) for lo, hi in re.findall(r"(\d+)(?: to (\d+))?", text))
+            for text in (less, more)
+        ]
+        assert named == [a["ci_high"] < b["ci_low"], a["ci_low"] > b["ci_high"]]
+
+    def harmless(row):
+        if row["curve"] == "permute":
+            row.update(value=0.9, ci_low=0.89, ci_high=0.91)
+
+    assert "less than zeros do at no layer" in altered("ablations", harmless)
+
+
+def test_causality_says_in_which_order_the_cls_token_acts_and_tells():
+    turns = {
+        r["layer"]: r["value"]
+        for r in pick(table("causality"), curve="turns to the donor's count", group="CLS", direction="both")
+    }
+    reads = {r["layer"]: r["value"] for r in pick(table("causality"), curve="probe reads the count", group="CLS")}
+    acts, tells = (min(i for i in found if found[i] >= bar) for found, bar in ((turns, 0.5), (reads, 0.6)))
+    assert acts < tells
+    assert "the reverse of the paper's order" in SENTENCES["causality"](table("causality"), ())
+
+    def earlier(row):
+        if row["group"] == "CLS" and row["curve"] == "probe reads the count":
+            row["value"] = 0.9
+
+    said = altered("causality", earlier)
+    assert "the paper's order, in which" in said
+    assert "reverse" not in said
+
+    def never(row):
+        if row["group"] == "CLS":
+            row["value"] = 0.1
+
+    assert "acts on half of the outputs and tells the count at no block" in altered("causality", never)
+
+
+def test_readouts_place_the_generator_and_say_whether_its_loss_still_falls():
+    assert "below both at block 0" in SENTENCES["readouts"](table("readouts"), notes("readouts"))
+    assert "still falls" in SENTENCES["readouts"](table("readouts"), notes("readouts"))
+    assert "still falls" not in SENTENCES["readouts"](table("readouts"), ["generators' loss by epoch: 1.00, 1.00"])
+
+    def best(row):
+        if row["curve"] == "generator":
+            row["value"] = 0.95
+
+    assert "lie above both at blocks 0 to 11" in altered("readouts", best)
+
+
+def test_the_other_sentences_follow_their_tables_too():
+    def setting(value, **where):
+        def change(row):
+            if all(row[name] == wanted for name, wanted in where.items()):
+                row.update(value=value, ci_low=value - 0.01, ci_high=value + 0.01)
+
+        return change
+
+    said = altered("frequency", setting(0.99, embedding="random", kind="blurred"))
+    assert "the random one serves blurred images better" in said
+    assert "does not serve" in SENTENCES["frequency"](table("frequency"), ())
+    assert "more often than the donor's" in altered("note", setting(0.0, curve="donor"))
+    assert "as in the paper" in altered("class_space", setting(0.1, curve="most relevant kept", order="chance"))
+    assert "another basis" not in altered("class_space", setting(0.9, curve="lens at the same tokens"))
+    assert "come back" not in altered("restoration", setting(0.2, curve="refitted probe"))
+    assert "`zoo/clip` 0.01" in altered("donors", setting(0.01, curve="gap", model="zoo/clip"))
+    assert "recovers more than 0.50 anywhere" in altered(
+        "head_patching", setting(0.5, curve="tokens", place="7", layer=0)
+    )
