@@ -16,7 +16,7 @@ import torch
 from clsinterp.errors import RequestError
 from clsinterp.figures.pieces import curve, layer_axes, level, panel_grid, share_axis
 from clsinterp.figures.style import finish
-from clsinterp.interventions import MODES, donors, mean, noise, swap, zero
+from clsinterp.interventions import SWAPS, donors, mean, noise, swap, zero
 from clsinterp.studies.command import Findings, study
 from clsinterp.studies.setup import Batch, Setup
 from clsinterp.studies.tidy import Rows, pick, wide
@@ -28,7 +28,7 @@ NAMES = {"cls": "CLS token", "registers": "register tokens"}
 def kinds(setup: Setup, batch: Batch) -> dict:
     """Name -> function of the tokens, drawn once per batch and shared by all layers."""
     seed = (setup.seed, batch.number)
-    swaps = {mode: swap(donors(mode, batch.labels, seed)) for mode in MODES}
+    swaps = {mode: swap(donors(mode, batch.labels, seed)) for mode in SWAPS}
     return {**swaps, "mean": mean, "zero": zero, "noise": noise(seed)}
 
 

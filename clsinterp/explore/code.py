@@ -69,7 +69,7 @@ def code(session: Session, state: State, tab: str, layer: int, class_index: int)
     lines += ["", *_trace(session, state, layer, pattern if attends else None, bool(reference)), ""]
     lines += [] if attends else ["logits = token_logits(model, tokens)[0]  # (token, class)"]
     lines += [f"numbers = {numbers}"]
-    lines += ['output = own_head(model).only("cls", readout)  # the others turned off'] if state.cls_only else []
+    lines += ['output = own_head(model).only("cls", readout)  # the others at zero'] if state.cls_only else []
     return "\n".join([*lines, "", *_figure(state, layer, class_index, bool(reference))]) + "\n"
 
 

@@ -94,6 +94,7 @@ def _sidebar(session: Session) -> html.Aside:
     why_not = no_replacing(model)
     cls_only = no_cls_only(model)
     off = ", ".join(_WORDS.get(r, r) for r in model.family.other_readouts)
+    how = "" if model.family.averages_heads else " (set to zero)"
     return html.Aside(
         [
             html.Section(
@@ -140,7 +141,7 @@ def _sidebar(session: Session) -> html.Aside:
                         id="cls_only", value=[],
                         options=[
                             {
-                                "label": f"Turn off {off}" if off else "Turn off other read-outs",
+                                "label": f"Turn off {off}{how}" if off else "Turn off other read-outs",
                                 "value": "on", "disabled": bool(cls_only),
                             }
                         ],

@@ -6,7 +6,7 @@ import re
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from clsinterp.commands.catalog import STUDIES
+from clsinterp.commands.experiments import STUDIES
 from study_scripts import EXPERIMENTS, script
 
 from clsinterp.studies.findings import SENTENCES

@@ -159,7 +159,7 @@ def test_what_is_named_by_chance_is_no_gap(mode):
 def test_no_gap_where_the_own_label_tells_the_donors():
     own = torch.arange(20) % 2
     found = donor.Followed(own, 1 - own, own.unsqueeze(1), own.unsqueeze(1))
-    with pytest.raises(RequestError, match="--mode permute"):
+    with pytest.raises(RequestError, match="mode='permute'"):
         donor.numbers(found, draws=5)
 
 

@@ -57,7 +57,7 @@ class Followed:
         if ((pairs > 0).sum(1) <= 1).all():
             raise RequestError(
                 "an image's label settles that of its donor here, so what the output takes from the donor cannot be told from "
-                "chance; at least two donor labels for one label are expected: give --mode permute, or more classes or images."
+                "chance; at least two donor labels for one label are expected: give mode='permute', or more classes or images."
             )
         share = pairs / pairs.sum(1, keepdim=True).clamp(min=1)
         return share[self.own.unsqueeze(1), answer]
