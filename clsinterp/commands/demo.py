@@ -43,29 +43,45 @@ def demo(
         found.append(read_run(folder))
     page = out / "figure.html"
     save_figure(study_figures([(report.facts, curves) for report, curves in found]), page)
-    out_console.print(_table(found))
+    rows = _rows(found)
+    (out / "summary.md").write_text(_markdown(rows))
+    out_console.print(_table(rows))
     for report, _ in found:
         out_console.print(summary(report), soft_wrap=True, highlight=False)
     out_console.print(f"figure: {page}", soft_wrap=True, highlight=False)
 
 
-def _table(found: list["Run"]) -> Any:
-    """A row per model: accuracy intact, of the best probe, after swaps at the first and last layer; the onsets."""
+HEAD = ("model", "n", "intact", "floor", "best probe", "swap at 0", "same answer", "swap at last", "decodable", "used")
+
+
+def _rows(found: list["Run"]) -> list[list[str]]:
+    """A row per model as in `HEAD`: accuracies intact, if the output followed the donor, of the best probe, after swaps at the
+    first layer (with the share of answers that stay) and the last; the two onsets."""
+    rows = []
+    for report, curves in found:
+        points = [r for r in curves.to_pylist() if r["probed_layer"] is None]
+        value = {(r["curve"], r["layer"], r["metric"]): r["value"] for r in points}
+        best = max(v for (curve, _, metric), v in value.items() if (curve, metric) == ("probe", "accuracy"))
+        last = report.facts.n_layers - 1
+        cells = [value["intact", None, "accuracy"], (report.facts.floors or {})["use"], best]
+        cells += [value["shuffle", 0, "accuracy"], value["agreement", 0, "share"], value["shuffle", last, "accuracy"]]
+        ends = [str(report.onsets[key]) for key in ("decodable_from", "used_from")]
+        n = str(report.manifest.counts.test)
+        rows.append([report.facts.model, n, *(f"{cell:.3f}" for cell in cells), *ends])
+    return rows
+
+
+def _table(rows: list[list[str]]) -> Any:
     from rich.table import Table
 
     table = Table(title="Accuracy: intact, read from CLS by a probe, after a CLS swap; layers of the onsets")
-    table.add_column("model", no_wrap=True)
-    for name in ("intact", "best probe", "swap first", "swap last", "decodable", "used"):
-        table.add_column(name, justify="right", no_wrap=" " not in name)
-    for report, curves in found:
-        rows = curves.to_pylist()
-        value = {
-            (r["curve"], r["layer"]): r["value"]
-            for r in rows
-            if r["metric"] == "accuracy" and r["probed_layer"] is None
-        }
-        best = max(v for (curve, _), v in value.items() if curve == "probe")
-        cells = [value["intact", None], best, value["shuffle", 0], value["shuffle", report.facts.n_layers - 1]]
-        ends = [str(report.onsets[key]) for key in ("decodable_from", "used_from")]
-        table.add_row(report.facts.model, *(f"{cell:.3f}" for cell in cells), *ends)
+    for name in HEAD:
+        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=" " not in name)
+    for row in rows:
+        table.add_row(*row)
     return table
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    lines = [HEAD, ["---"] * len(HEAD), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

@@ -8,6 +8,9 @@ from clsinterp.runs.job import Identity, Manifest
 from clsinterp.runs.verdicts import Onset
 
 
+CHOSEN_BY = "squared error, 5-fold cross-validation"
+
+
 @dataclass(frozen=True)
 class Report:
     """What a finished run says of itself.
@@ -49,6 +52,7 @@ class Report:
             "seconds": self.seconds,
             "alpha": {str(layer): alpha for layer, alpha in self.alpha.items()},
             "alpha_at_edge": self.alpha_at_edge,
+            "alpha_chosen_by": CHOSEN_BY,
         }
 
     @classmethod

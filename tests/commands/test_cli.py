@@ -85,6 +85,9 @@ def test_demo_runs_every_model_and_says_what_is_missing(checkpoint, folder, tmp_
     assert code == 0, text
     assert "clsinterp zoo fetch dinov2-small" in text
     assert text.count("no verdict, since 20 test images are too few") == 2
+    lines = (tmp_path / "demo" / "summary.md").read_text().splitlines()
+    assert lines[0].startswith("| model | n | intact | floor |")
+    assert [line.split(" | ")[1] for line in lines[2:]] == ["20", "20"]
     page = (tmp_path / "demo" / "figure.html").read_text()
     assert page.count("Logit lens on the CLS token") >= 2
     assert len(list((tmp_path / "demo").glob("*/curves.parquet"))) == 2

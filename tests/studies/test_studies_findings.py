@@ -6,9 +6,9 @@ import re
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from clsinterp.commands.experiments import STUDIES
 from study_scripts import EXPERIMENTS, script
 
+from clsinterp.commands.experiments import STUDIES
 from clsinterp.studies.findings import SENTENCES
 from clsinterp.studies.tidy import pick
 
