@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,8 +20,30 @@ from typer.core import TyperCommand
 
 from clsinterp.errors import ClsinterpError, RequestError, explained
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 out_console, err_console = Console(), Console(stderr=True)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        out_console.print(f"clsinterp {version('clsinterp')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    asked: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Where vision transformers hold the label in their CLS token, and where their output depends on it."""
+
 
 MODEL = Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, checkpoint folder, or zoo/NAME.")]
 ALLOW_PICKLE = Annotated[
@@ -154,13 +177,16 @@ def server_of(remote: bool, host: str | None, per_request: int | None = None) ->
 
 
 def parse_layers(text: str) -> tuple[int, ...] | None:
-    """``all`` -> None, ``0,3,11`` -> the layers."""
+    """``all`` -> None, ``0,3,11`` and ``0-3,11`` -> the layers."""
     if text == "all":
         return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise RequestError(f"--layers {text} was given; all, or numbers such as 0,3,11 are expected.") from None
+    found: list[int] = []
+    for part in text.split(","):
+        span = re.fullmatch(r"\s*(-?\d{1,6})(?:-(\d{1,6}))?\s*", part)
+        if span is None or (span[2] and int(span[2]) < int(span[1])):
+            raise RequestError(f"--layers {text} was given; all, or numbers such as 0,3,11 or 0-3,11 are expected.")
+        found += range(int(span[1]), int(span[2] or span[1]) + 1)
+    return tuple(found)
 
 
 def parse_numbers(text: str | None) -> tuple[float, ...] | None:

@@ -69,7 +69,7 @@ def run(
         str, typer.Option(help="Whose tokens: cls, registers, distill, patches, or several such as cls+distill.")
     ] = "cls",
     swaps: Annotated[int, typer.Option(help="Permutations (or draws) per batch; bands cover them.")] = 1,
-    layers: Annotated[str, typer.Option(help="Layers such as 0,3,11, or all; -1 is before block 0.")] = "all",
+    layers: Annotated[str, typer.Option(help="Layers such as 0,3,11 or 0-3, or all; -1 is before block 0.")] = "all",
     final_norm: Annotated[
         bool, typer.Option("--final-norm/--no-final-norm", help="Whether the lens applies the final norm.")
     ] = True,

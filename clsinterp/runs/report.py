@@ -7,7 +7,6 @@ from clsinterp.figures.facts import Facts
 from clsinterp.runs.job import Identity, Manifest
 from clsinterp.runs.verdicts import Onset
 
-
 CHOSEN_BY = "squared error, 5-fold cross-validation"
 
 

@@ -6,6 +6,10 @@ import pytest
 import tiny
 from command_line import invoke
 
+import clsinterp
+from clsinterp.console import parse_layers
+from clsinterp.errors import RequestError
+
 
 def python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -108,3 +112,25 @@ def test_the_demo_puts_the_real_checkpoint_first_once_it_was_fetched(tmp_path, m
     asked, missing = demo.requests()
     assert not missing
     assert asked[0].model == "zoo/dinov2-small"
+
+
+def test_version_and_short_help():
+    code, text = invoke("--version")
+    assert (code, text.strip()) == (0, f"clsinterp {clsinterp.__version__}")
+    for words in (("-h",), ("run", "-h")):
+        code, text = invoke(*words)
+        assert (code, "Usage" in text) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"),
+    [("0,3", (0, 3)), ("0-3,11", (0, 1, 2, 3, 11)), ("-1", (-1,)), ("-1-1", (-1, 0, 1)), ("all", None)],
+)
+def test_layers_can_be_spans(text, layers):
+    assert parse_layers(text) == layers
+
+
+@pytest.mark.parametrize("text", ["3-1", "a", "1-", "", "0,,1", "0--1"])
+def test_what_is_no_layer_is_refused(text):
+    with pytest.raises(RequestError, match="0-3,11"):
+        parse_layers(text)
