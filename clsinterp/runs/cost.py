@@ -7,7 +7,7 @@ Counts are per image. With T tokens of width d, k matrices of d x m in the MLP:
 - the train pass: L block-passes; ridge statistics: ``2 d^2`` FLOPs per layer in float64;
 - the test pass: ``L (L + 1) / 2`` block-passes, as the fork adds a copy after every block, and L more if the batch with
   its copies does not fit into memory at once;
-- a file of statistics: ``8 F (d^2 + C d + C / L)`` bytes per layer for F folds and C classes; ranks: 4 bytes a column.
+- a file of statistics: ``8 F (d^2 + C d + C / L)`` bytes per layer for F folds and C classes; ranks: 4 bytes a column, answers 2.
 """
 
 import json
