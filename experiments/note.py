@@ -48,10 +48,11 @@ def main(setup: Setup, args) -> Findings:
 
     # Every curve follows from the rank of the true label.
     floors = verdicts(images, setup.match.classes).floors
+    held = "alone" if model.family.averages_heads else "mean" if model.family.other_readouts else None
     facts = Facts(
         model=setup.name, family=model.family.name, n_layers=model.n_layers, n_classes=setup.head.n_classes,
         n_labels=setup.n_classes, seed=setup.seed, mode=args.mode, final_norm=True if model.lens_norm else None,
-        data=args.data, head=setup.match.how, cls_only="mean" if model.family.other_readouts else None, floors=floors,
+        data=args.data, head=setup.match.how, cls_only=held, floors=floors,
     )  # fmt: skip
     curves = curves_table(images, facts)
     points = [r for r in curves.to_pylist() if r["metric"] == "accuracy" and r["probed_layer"] is None]

@@ -51,7 +51,9 @@ def demo(
     out_console.print(f"figure: {page}", soft_wrap=True, highlight=False)
 
 
-HEAD = ("model", "n", "intact", "floor", "best probe", "swap at 0", "same answer", "swap at last", "decodable", "used")
+HEAD = (
+    "model", "n", "intact", "floor", "best probe", "swap at 0", "same answer", "swap last", "decodable from", "used from",
+)  # fmt: skip
 
 
 def _rows(found: list["Run"]) -> list[list[str]]:
@@ -72,13 +74,17 @@ def _rows(found: list["Run"]) -> list[list[str]]:
 
 
 def _table(rows: list[list[str]]) -> Any:
+    """The rows without ``n``, narrow enough for 80 columns."""
     from rich.table import Table
 
-    table = Table(title="Accuracy: intact, read from CLS by a probe, after a CLS swap; layers of the onsets")
-    for name in HEAD:
-        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=" " not in name)
+    title = "Accuracy: intact, if the output followed the donor, of the best probe, after CLS swaps; the two onsets"
+    table = Table(title=title, box=None, padding=(0, 0, 0, 1))
+    kept = [i for i, name in enumerate(HEAD) if name != "n"]
+    for i in kept:
+        name = HEAD[i].replace(" ", "\n", 1)
+        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(row[i] for i in kept))
     return table
 
 

@@ -19,7 +19,8 @@ class Facts:
         mode: how tokens were replaced, see `clsinterp.interventions`.
         group: whose tokens.
         swaps: draws per batch.
-        cls_only: what became of the other read-outs on the CLS-only curves; None where there are no such curves.
+        cls_only: what became of the other read-outs on the CLS-only curves: ``mean``, ``zero``, ``refit``, or ``alone`` where
+            each has a head of its own; None where there are no such curves.
         floors: ``use``, what the accuracy would be if the output followed the donor (or were constant, without donors), and
             ``availability``, the share of the most frequent label; None before anything was measured.
         final_norm: whether the lens applies the final norm; None where the family has none.

@@ -25,7 +25,7 @@ CURVE_LOOKS = {
 }
 FLAT = {"intact": ("output, intact", ORANGE), "intact_cls_only": ("CLS-only output, intact", GREEN)}
 HOW = {"mean": "set to the mean", "zero": "set to zero", "noise": "set to noise", "normal": "set to N(0, 1)"}
-HELD = {"mean": "others at mean", "zero": "others at zero", "refit": "refitted head"}
+HELD = {"mean": "others at mean", "zero": "others at zero", "refit": "refitted head", "alone": "its own head"}
 
 
 def _select(curves: pa.Table, kind: str, metric: str = "accuracy") -> list[Row]:

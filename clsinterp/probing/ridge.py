@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 # Penalties in units of the features' own scale, see `solve`.
-ALPHAS: tuple[float, ...] = tuple(10.0**e for e in range(-8, 5))
+ALPHAS: tuple[float, ...] = tuple(10.0**e for e in range(-12, 5))
 CONSTANT = 1e-12  # share of the variance in the second moment below which features are constant but for rounding
 FOLDS = 5
 

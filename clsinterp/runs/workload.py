@@ -82,13 +82,19 @@ class Workload(Loaded):
 
     @property
     def cls_only(self) -> str | None:
-        """What becomes of the other read-outs on the CLS-only curves; None where there are no such curves."""
-        return self.request.cls_only if self.model.family.other_readouts else None
+        """What becomes of the other read-outs on the CLS-only curves; None where there are no such curves.
+
+        As asked, but for read-outs that have a head each: there the CLS token's is taken ``alone``, and nothing is held.
+        """
+        family, asked = self.model.family, self.request.cls_only
+        if not family.other_readouts:
+            return None
+        return "alone" if family.averages_heads and asked != "refit" else asked
 
     @property
     def wants_rest(self) -> bool:
         """Whether the mean of the read-out is needed: where one map reads all of it and CLS is to be read alone."""
-        return self.cls_only == "mean" and not self.model.family.averages_heads
+        return self.cls_only == "mean"
 
     def replacement(self, b: int, swap: int) -> Tensor | interventions.TokenEdit:
         """Donors of test batch `b` under its draw number `swap`, or what is put in their tokens' place."""

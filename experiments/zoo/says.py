@@ -7,7 +7,6 @@ from typing import Any
 
 # How a read-out is turned off, in words.
 OFF = {
-    "off": "set to zero",
     "zero": "set to zero",
     "mean": "held at its mean",
     "refit": "left out and the head fitted again",

@@ -129,7 +129,9 @@ def test_kinds_of_cls_only_are_named_and_are_what_they_say(checkpoint, folder, t
 
 
 def test_deits_heads_are_apart_so_nothing_is_held(checkpoint, folder, tmp_path, model):
-    images, _, _ = measured(checkpoint("deit"), folder, tmp_path / "r")
+    images, (report, _), text = measured(checkpoint("deit"), folder, tmp_path / "r")
+    assert report.facts.cls_only == "alone"
+    assert "cls-only: alone" in text
     m, (_, test) = model("deit"), open_data(str(folder))
     with torch.no_grad(), m.trace(m.pixels([test.image(i) for i in range(42)])):
         features = m.readout.save()
