@@ -30,7 +30,7 @@ app = typer.Typer(
 out_console, err_console = Console(), Console(stderr=True)
 
 
-def _version(asked: bool) -> None:
+def _show_version(asked: bool) -> None:
     if asked:
         out_console.print(f"clsinterp {version('clsinterp')}", highlight=False)
         raise typer.Exit
@@ -39,7 +39,7 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _root(
     asked: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
     """Where vision transformers hold the label in their CLS token, and where their output depends on it."""
