@@ -256,8 +256,10 @@ def run_table(report: "Report", curves: Any) -> Any:
         title=f"{facts.model} ({facts.family}) on {facts.data}: accuracy on {n} test images",
         caption="; ".join(said),
         min_width=60,
+        box=None,
+        padding=(0, 0, 0, 2),  # nine columns have to fit into 80 characters
     )
-    table.add_column("layer", justify="right")
+    table.add_column("layer", justify="right", no_wrap=True)
     for key in shown:
         table.add_column(COLUMNS[key], justify="right", no_wrap=True)
     for layer in report.manifest.layers:

@@ -1,6 +1,9 @@
 """What a run can replace, and by what: modes, groups, several swaps, kinds of CLS-only."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -126,6 +129,29 @@ def test_kinds_of_cls_only_are_named_and_are_what_they_say(checkpoint, folder, t
     assert images["answer_intact_cls_only"].to_pylist() == logits.argmax(-1).tolist()
     saved = load_file(tmp_path / "r" / "probes.safetensors")
     assert ("readout.mean" in saved) == (kind == "mean")
+
+
+def test_the_table_of_two_read_outs_fits_80_columns(checkpoint, folder, tmp_path):
+    """A user's terminal: no column may vanish, the layers' least of all."""
+    command = [
+        sys.executable,
+        "-m",
+        "clsinterp",
+        "run",
+        checkpoint("dinov2"),
+        "--data",
+        folder,
+        "--out",
+        tmp_path / "r",
+    ]
+    env = os.environ | {"COLUMNS": "80"}
+    done = subprocess.run([*map(str, command), "--workers", "0"], capture_output=True, text=True, check=True, env=env)
+    lines = done.stdout.splitlines()
+    head = next(line for line in lines if "probe" in line)
+    assert head.split() == ["layer", "probe", "output", "cost", "same", "cls-only", "donor", "lens", "ident."]
+    rows = [line.split() for line in lines if len(line.split()) == 9 and line.split()[0].isdigit()]
+    assert [row[0] for row in rows] == ["0", "1", "2", "3"]
+    assert all(len(line) <= 80 for line in lines if "probe" in line or line.split()[:1] == ["0"])
 
 
 def test_deits_heads_are_apart_so_nothing_is_held(checkpoint, folder, tmp_path, model):
