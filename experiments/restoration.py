@@ -23,9 +23,10 @@ import torch
 from clsinterp.data.splits import Split
 from clsinterp.interventions import permute, swap
 from clsinterp.probing.streams import fit_ridge
+from clsinterp.runs.verdicts import FEWEST
 from clsinterp.studies.command import Findings, study
 from clsinterp.studies.restoration.figure import restoration_figure
-from clsinterp.studies.restoration.floor import FEWEST, FLOOR, back_after
+from clsinterp.studies.restoration.floor import FLOOR, back_after
 from clsinterp.studies.setup import Batch, Setup
 from clsinterp.studies.tidy import Rows, pick, wide
 from clsinterp.sweeps.variants import INTACT, Edit, on, variants

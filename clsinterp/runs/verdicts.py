@@ -22,7 +22,7 @@ from clsinterp.runs.by_image import ByImage
 from clsinterp.sweeps.columns import column
 
 DRAWS = 1000
-FEWEST = 100  # test images below which an onset would be noise
+FEWEST = 100  # test images below which nothing is decided
 ROUNDING = 1e-9  # exactly half way counts
 
 

@@ -6,9 +6,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from clsinterp.probing.metrics import mean_interval
+from clsinterp.runs.verdicts import FEWEST
 
 FLOOR = "donor of the same label"  # as a curve: the share of images for which that is so
-FEWEST = 100  # test images; an interval of fewer decides nothing
 
 
 def above_floor(right: Bool[Tensor, " n"], kept: Bool[Tensor, " n"]) -> bool:
