@@ -12,8 +12,8 @@ from clsinterp.data.batches import batches
 from clsinterp.data.splits import Split
 from clsinterp.errors import RequestError
 from clsinterp.probing.head import Head
-from clsinterp.probing.ridge import FOLDS, Ridge
-from clsinterp.probing.streams import fit_head, fit_ridge
+from clsinterp.probing.ridge import FOLDS, Ridge, RidgeStats, solve
+from clsinterp.probing.streams import fit_head, statistics
 from clsinterp.runs.loading import Loaded, load
 from clsinterp.sweeps.capture import capture
 from clsinterp.sweeps.variants import INTACT, variants
@@ -144,6 +144,11 @@ class Setup(Loaded):
         Returns:
             A probe per layer, and (d_readout,) in float64, at which a read-out that is turned off can be held.
         """
+        stats, mean = self.train_statistics(what)
+        return solve(stats), mean
+
+    def train_statistics(self, what: str = "train") -> tuple[RidgeStats, Tensor]:
+        """The sums that those probes stand on, and the mean read-out (d_readout,) in float64, from the same pass."""
         total: Any = 0
 
         def tokens() -> Iterator[tuple[Tensor, Tensor]]:
@@ -153,8 +158,8 @@ class Setup(Loaded):
                 total = total + readout.double().sum(0)
                 yield found, batch.labels
 
-        probes = fit_ridge(tokens(), self.n_classes, n_folds=min(FOLDS, len(self.train)))
-        return probes, total / len(self.train)
+        stats = statistics(tokens(), self.n_classes, n_folds=min(FOLDS, len(self.train)))
+        return stats, total / len(self.train)
 
     def outputs(self, batch: Batch, edits: list) -> Tensor:
         """Logits (1 + edits, batch, class) of the intact batch and of every edit."""
