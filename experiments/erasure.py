@@ -68,7 +68,9 @@ def main(setup: Setup, args) -> Findings:
             for suffix, values in logits.items():
                 answers.setdefault((key[0] + suffix, key[1]), []).append(values.argmax(-1).cpu())
         for j in layers:
-            read.setdefault(("probe", j, None), []).append(fitted.probes.scores(found.tokens[j][INTACT].cpu(), j).argmax(-1))
+            read.setdefault(("probe", j, None), []).append(
+                fitted.probes.scores(found.tokens[j][INTACT].cpu(), j).argmax(-1)
+            )
         for p, (i, j) in enumerate(places):
             x = found.tokens[j][i + 1].cpu()
             read.setdefault(("probe_after_erasure", i, j), []).append(fresh.scores(x, p).argmax(-1))
@@ -102,7 +104,9 @@ def main(setup: Setup, args) -> Findings:
     half = [next((j - i for j in layers if j >= i and share["probe", j, None] > floor and share["probe_after_erasure", i, j]
                   >= (floor + share["probe", j, None]) / 2), None) for i in layers]  # fmt: skip
     summary = wide(table, "layer", "curve", [*OUTPUT, "missing", "misled", "probe", "leftover"])
-    summary = summary.append_column("back after", pa.array([back_after(after, i, majority) for i in layers], pa.int64()))
+    summary = summary.append_column(
+        "back after", pa.array([back_after(after, i, majority) for i in layers], pa.int64())
+    )
     summary = summary.append_column("half back after", pa.array(half, pa.int64()))
     (top,) = [r["value"] for r in pick(table, curve="intact")]
     note = (f"output intact {top:.3f}, most frequent label {floor:.3f}; back after: blocks since the erasure from which on a "

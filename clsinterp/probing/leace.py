@@ -78,7 +78,7 @@ def leace(stats: RidgeStats, probe: int, penalty: float = 0.0) -> Eraser:
     Raises:
         RequestError: fewer than two training images.
     """
-    mean, axes, scale = _whitening(stats, probe, penalty)
+    mean, axes, scale = whitening(stats, probe, penalty)
     cross = moments(stats, probe)[2]
     share = stats.counts.sum(0) / stats.n
     # Columns divided by sqrt(share) span the same, and make the singular values canonical correlations.
@@ -99,14 +99,16 @@ def at_random(stats: RidgeStats, probe: int, rank: int, penalty: float = 0.0, se
         rank: how many directions.
         seed: of the draw.
     """
-    mean, axes, scale = _whitening(stats, probe, penalty)
+    mean, axes, scale = whitening(stats, probe, penalty)
     draw = torch.randn(len(scale), min(rank, len(scale)), generator=generator(seed), dtype=torch.float64)
     u = torch.linalg.qr(draw.to(axes.device))[0]
     return _eraser(mean, axes, scale, u, torch.zeros(u.shape[1], dtype=u.dtype, device=u.device))
 
 
-def _whitening(stats: RidgeStats, probe: int, penalty: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The mean; the axes of the covariance along which tokens vary; their deviations, with the penalty."""
+def whitening(
+    stats: RidgeStats, probe: int, penalty: float
+) -> tuple[Float[Tensor, " d"], Float[Tensor, "d varying"], Float[Tensor, " varying"]]:
+    """The mean; the axes (columns) of the covariance along which tokens vary; their deviations, with the penalty."""
     if stats.n < 2:
         raise RequestError(f"{stats.n} training images were given; erasing a label needs at least 2.")
     mean, covariance, _ = moments(stats, probe)

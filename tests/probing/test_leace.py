@@ -65,9 +65,7 @@ def test_it_is_the_librarys(n, d):
     theirs = concept_erasure.LeaceEraser.fit(x, one_hot, **plain)
     ours = leace(sums(x, labels), 0)
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(
-        torch.eye(d, dtype=x.dtype) - ours.left @ ours.right, theirs.P, rtol=1e-6, atol=1e-6
-    )
+    torch.testing.assert_close(torch.eye(d, dtype=x.dtype) - ours.left @ ours.right, theirs.P, rtol=1e-6, atol=1e-6)
 
 
 def test_of_all_erasers_it_moves_the_tokens_least():

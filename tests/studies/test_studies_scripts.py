@@ -323,7 +323,9 @@ def test_head_patching_on_the_common_command_line(checkpoint, folder, tmp_path, 
     assert {r["place"] for r in table if r["token"] == 0} == {"CLS"}
 
 
-@pytest.mark.parametrize("name", ["note", "restoration", "readouts", "frequency", "ablations", "donors"])
+@pytest.mark.parametrize(
+    "name", ["note", "restoration", "readouts", "frequency", "ablations", "donors", "erasure", "subspace"]
+)
 def test_a_model_without_a_cls_token_is_refused_in_a_sentence(name, checkpoint, folder, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         run(name, tmp_path / "x", checkpoint("siglip"), "--data", folder, "--limit", 16)

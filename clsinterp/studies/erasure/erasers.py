@@ -67,7 +67,9 @@ class Fitted:
         return places, fit_ridge(tokens(), setup.n_classes, n_folds=min(FOLDS, len(setup.train)))
 
 
-def leftover(tokens: Float[Tensor, "n_layers n d"], labels: Int[Tensor, " n"], n_classes: int) -> Bool[Tensor, "n n_layers"]:
+def leftover(
+    tokens: Float[Tensor, "n_layers n d"], labels: Int[Tensor, " n"], n_classes: int
+) -> Bool[Tensor, "n n_layers"]:
     """Which erased tokens a probe reads that was fitted on the other half of them: what the eraser left on new images.
 
     Args:

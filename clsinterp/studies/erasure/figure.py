@@ -11,7 +11,10 @@ OUTPUT = {  # curve -> name in the legend
     "erased": "label erased", "erased_at_random": "as many random directions erased",
     "replaced_by_mean": "token replaced by the mean", "shuffle": "token swapped",
 }  # fmt: skip
-CLS_ONLY = {"erased_cls_only": "label erased, CLS read-out alone", "shuffle_cls_only": "token swapped, CLS read-out alone"}
+CLS_ONLY = {
+    "erased_cls_only": "label erased, CLS read-out alone",
+    "shuffle_cls_only": "token swapped, CLS read-out alone",
+}
 READ = {
     "probe": "probe, intact", "probe_after_erasure": "fresh probe", "intact_probe_after_erasure": "intact tokens' probe",
     "leftover": "probe fitted on other erased test tokens",

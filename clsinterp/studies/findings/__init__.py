@@ -13,11 +13,13 @@ from clsinterp.studies.findings import (  # fmt: skip
     causality,
     class_space,
     donors,
+    erasure,
     frequency,
     head_patching,
     note,
     readouts,
     restoration,
+    subspace,
 )
 
 SENTENCES: dict[str, Callable[[pa.Table, Sequence[str]], str]] = {
@@ -29,6 +31,8 @@ SENTENCES: dict[str, Callable[[pa.Table, Sequence[str]], str]] = {
     "frequency": frequency.sentence,
     "ablations": ablations.sentence,
     "donors": donors.sentence,
+    "erasure": erasure.sentence,
+    "subspace": subspace.sentence,
     "head_patching": head_patching.sentence,
 }
 TABLE = {"note": "curves"}  # the parquet file of a run folder that a sentence is filled from; default the study's name
