@@ -15,7 +15,7 @@ from clsinterp.probing.metrics import identifiability, mean_interval, wilson
 from clsinterp.runs.by_image import ByImage
 from clsinterp.runs.job import NOT_ITS_JSON
 from clsinterp.runs.report import Report
-from clsinterp.sweeps.columns import column, parse
+from clsinterp.sweeps.columns import BESIDE, column, parse
 
 CURVES = pa.schema(
     [
@@ -49,7 +49,8 @@ def curves_table(images: pa.Table, facts: Facts) -> pa.Table:
     Returns:
         Columns as in `CURVES`. Intervals are 95% over images: Wilson for proportions, normal for means (identifiability, costs,
         and everything of which an image has several swaps, averaged within the image first). ``cost`` is intact minus swapped
-        accuracy on the same images, ``agreement`` the share of images whose answer is the intact one. ``layer`` is null for
+        accuracy on the same images, ``agreement`` the share of images whose answer is the intact one; of curves measured beside
+        the note (`BESIDE`) both are metrics of the curve itself. ``layer`` is null for
         the intact curves; ``probed_layer`` is set for restoration only; ``mode`` is null where nothing was replaced.
     """
     table = ByImage(images)
@@ -61,18 +62,20 @@ def curves_table(images: pa.Table, facts: Facts) -> pa.Table:
         curve, at = found.curve, (*found.layers, None, None)[:2]
         swapped = curve in REPLACED
         if found.kind == "answer":
-            if swapped:
+            if swapped or curve in BESIDE:
                 same = table.column(name) == table.column(_intact(curve, "answer"))
-                rows.append((AGREEMENT[curve], at, "share", *_share(same), swapped))
+                named = (AGREEMENT[curve], at, "share") if swapped else (curve, at, "agreement")
+                rows.append((*named, *_share(same if swapped else same[:, :1]), swapped))
             continue
         rank = table.column(name) if swapped else table.column(name)[:, :1]
         n_classes = facts.n_labels if curve in ("probe", "restoration") else facts.n_classes
         metrics = METRICS.get(curve.removesuffix("_distill"), ("accuracy", "top5"))
         rows += [(curve, at, metric, *_point(metric, rank, n_classes), swapped) for metric in metrics]
-        if curve in COST:
+        if curve in COST or curve in BESIDE:
             difference = torch.from_numpy(table.right(_intact(curve, "rank")) - table.right(name))
             interval = mean_interval(difference, -1.0, 1.0)
-            rows.append((COST[curve], at, "accuracy", float(difference.mean()), *interval, swapped))
+            named = (COST[curve], at, "accuracy") if curve in COST else (curve, at, "cost")
+            rows.append((*named, float(difference.mean()), *interval, swapped))
     return pa.Table.from_pylist(
         [
             {
@@ -96,7 +99,7 @@ def curves_table(images: pa.Table, facts: Facts) -> pa.Table:
 
 
 def _intact(curve: str, kind: str) -> str:
-    return column(curve.replace("shuffle", "intact"), kind=kind)
+    return column("intact_cls_only" if curve.endswith("_cls_only") else "intact", kind=kind)
 
 
 def _share(right: np.ndarray) -> tuple[float, float, float]:

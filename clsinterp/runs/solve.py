@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -14,8 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from clsinterp.probing.head import Head
 from clsinterp.probing.ridge import ALPHAS, Ridge, RidgeStats, solve
+from clsinterp.runs import extras
 from clsinterp.runs.folder import RunFolder
-from clsinterp.runs.job import Job, Manifest
+from clsinterp.runs.job import Job
 from clsinterp.runs.train_pass import total
 from clsinterp.runs.units import Layout, Unit
 from clsinterp.runs.workload import Workload
@@ -40,10 +42,16 @@ def solve_unit(folder: RunFolder, layout: Layout, unit: Unit, statistics: Path, 
             mean = file.get_tensor("readout.sum") / file.get_tensor("cls.counts").sum()
         folder.write(folder.work / layout.files(unit)[0], lambda p: save_file({"mean": mean}, p))
         return
+    if extra := extras.solved(name, job.manifest.layers):
+        make, place = extra
+        assert make.fit is not None  # else it had no unit
+        with safe_open(statistics, "pt") as file, one_thread():
+            made = make.fit(_statistics(file, "cls", slice(place, place + 1)))
+        folder.write(folder.work / layout.files(unit)[0], lambda p: save_file(made, p))
+        return
     what, part = ("cls", slice(unit.index, unit.index + 1)) if name.startswith("probe") else ("head", slice(None))
     with safe_open(statistics, "pt") as file:
-        gram, class_sums = (file.get_slice(f"{what}.{key}")[:, part].clone() for key in ("gram", "class_sums"))
-        stats = RidgeStats(gram, class_sums, file.get_tensor(f"{what}.counts"))
+        stats = _statistics(file, what, part)
     with one_thread():
         # The CLS token is the first part of the read-out.
         stats = stats.part(slice(0, job.manifest.d_model)) if name == "cls_head" else stats
@@ -52,7 +60,12 @@ def solve_unit(folder: RunFolder, layout: Layout, unit: Unit, statistics: Path, 
     folder.write(folder.work / layout.files(unit)[0], lambda p: save_file(tensors, p))
 
 
-def write_probes(folder: RunFolder, layout: Layout, manifest: Manifest) -> None:
+def _statistics(file: Any, what: str, part: slice) -> RidgeStats:
+    gram, class_sums = (file.get_slice(f"{what}.{key}")[:, part].clone() for key in ("gram", "class_sums"))
+    return RidgeStats(gram, class_sums, file.get_tensor(f"{what}.counts"))
+
+
+def write_probes(folder: RunFolder, layout: Layout, job: Job) -> None:
     """Put the fitted regressions into ``probes.safetensors``, unless it is there."""
     if (folder.path / PROBES).exists():
         return
@@ -61,7 +74,7 @@ def write_probes(folder: RunFolder, layout: Layout, manifest: Manifest) -> None:
     }
     probes = [value for name, value in fitted.items() if name.startswith("probe")]
     tensors = {f"probe.{key}": torch.cat([p[key] for p in probes]) for key in ("weight", "bias", "alpha", "cv_error")}
-    tensors["probe.layers"] = torch.tensor(manifest.layers)
+    tensors["probe.layers"] = torch.tensor(job.manifest.layers)
     for name in ("weight", "bias", "alpha"):
         if "head" in fitted:
             tensors[f"head.{name}"] = fitted["head"][name]
@@ -69,7 +82,8 @@ def write_probes(folder: RunFolder, layout: Layout, manifest: Manifest) -> None:
             tensors[f"cls_head.{name}"] = fitted["cls_head"][name][0].clone()
     if "rest" in fitted:
         tensors["readout.mean"] = fitted["rest"]["mean"]
-    classes = {"classes": "\n".join(manifest.class_names)}
+    tensors |= extras.stacked(fitted, job.identity.request.also, job.manifest.layers)
+    classes = {"classes": "\n".join(job.manifest.class_names)}
     folder.write(folder.path / PROBES, lambda p: save_file(tensors, p, metadata=classes))
 
 
@@ -88,7 +102,7 @@ def solve_all(folder: RunFolder, job: Job) -> None:
             folder.release(layout, unit)
         if folder.missing(layout, units):
             time.sleep(POLL)
-    write_probes(folder, layout, job.manifest)
+    write_probes(folder, layout, job)
 
 
 def readers(workload: Workload, folder: RunFolder) -> Readers:
@@ -107,6 +121,12 @@ def readers(workload: Workload, folder: RunFolder) -> Readers:
         cls_head = Head((tensors["cls_head.weight"],), (tensors["cls_head.bias"],), ("cls",), own=False).to(exact)
     rest = tensors["readout.mean"].to(exact) if workload.wants_rest else None
     return Readers(head, cls_head, rest, ridge, workload.layers, workload.request.final_norm)
+
+
+def measurement(workload: Workload, folder: RunFolder, read: Readers) -> extras.Measurement:
+    """What is measured beside the note in the test pass."""
+    tensors = load_file(folder.path / PROBES)
+    return extras.Measurement.of(workload.model, read, workload.request.also, workload.layers, tensors)
 
 
 @contextmanager

@@ -21,12 +21,13 @@ from clsinterp.runs.folder import IN_USE, RunFolder
 from clsinterp.runs.job import Job
 from clsinterp.runs.records import Record
 from clsinterp.runs.request import Progress, Resources, Scope
-from clsinterp.runs.solve import POLL, readers, solve_all
+from clsinterp.runs.solve import POLL, measurement, readers, solve_all
 from clsinterp.runs.test_pass import RankRows
 from clsinterp.runs.train_pass import TrainSums, add_up
 from clsinterp.runs.units import Layout, Unit
 from clsinterp.runs.workload import Workload
 from clsinterp.sweeps.batching import images_at_once
+from clsinterp.sweeps.variants import MOST
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +92,8 @@ class Worker:
             if self.scope.stage == "train":
                 return
             read = readers(self.workload, folder)
-            self._stage("test", self.workload.test, lambda: RankRows(self.workload, read, at_once), record)
+            also = measurement(self.workload, folder, read)
+            self._stage("test", self.workload.test, lambda: RankRows(self.workload, read, at_once, also), record)
             if not folder.missing(layout, layout.units("test")):
                 assemble(folder, job)
             elif shard is not None:
@@ -206,7 +208,8 @@ def images_for(workload: Workload, resources: Resources) -> int:
         RequestError: not even one fits.
     """
     height, width = workload.model.pixels(workload.test.image(0)).shape[-2:]
-    return images_at_once(workload.model, height, width, len(workload.layers), resources.memory_gb, resources.sharers)
+    copies = max(len(workload.layers), MOST if workload.request.also else 0)
+    return images_at_once(workload.model, height, width, copies, resources.memory_gb, resources.sharers)
 
 
 def _noted(units: Iterator[Unit], claimed: deque[Unit]) -> Iterator[Unit]:

@@ -18,6 +18,8 @@ from clsinterp.figures.facts import Facts
 from clsinterp.models.layers import check_layers
 from clsinterp.models.wheels import short_note
 from clsinterp.probing.ridge import FOLDS
+from clsinterp.runs import extras
+from clsinterp.runs.extras import EXTRAS
 from clsinterp.runs.job import Counts, Identity, Job, Manifest
 from clsinterp.runs.loading import Loaded, load
 from clsinterp.runs.request import Request, Resources
@@ -108,6 +110,7 @@ class Workload(Loaded):
         solves = [f"probe {layer}" for layer in self.layers]
         solves += ["head"] * self.wants_head + ["cls_head"] * (self.request.cls_only == "refit")
         solves += ["rest"] * self.wants_rest
+        solves += extras.solves(self.request.also, self.layers)
         ratio = FOLDS * (self.model.d_model + len(self.train.class_names))
         return Layout.of(len(self.train), len(self.test), self.request.batch_size, tuple(solves), ratio)
 
@@ -179,6 +182,8 @@ def _refuse_unfit(request: Request, model: VisionModel) -> None:
         )
     _layers(request, model)
     model.layout.index(request.group)
+    for name in request.also:
+        EXTRAS[name].refuse(model)
     if request.cls_only == "refit" and not family.other_readouts:
         raise RequestError(
             f"cls_only='refit' was given, but a {family.name} model reads {' and '.join(family.readouts)} only: "
