@@ -133,7 +133,8 @@ def run(
     config: CONFIG = None,
     allow_pickle: ALLOW_PICKLE = False,
     also: Annotated[
-        str | None, typer.Option(help="Measured beside the note: rereading.", metavar="NAME,..", show_default=False)
+        str | None,
+        typer.Option(help="Measured beside the note: erasure, rereading.", metavar="NAME,..", show_default=False),
     ] = None,
     on_bad_image: Annotated[Literal["error", "skip"], typer.Option(help="What an unreadable image does.")] = "error",
     image_column: Annotated[str | None, typer.Option(help="Column of the images, where it cannot be told.")] = None,

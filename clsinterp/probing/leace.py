@@ -43,13 +43,13 @@ class Eraser:
         right: U' W, what is read of a token; its rows solve the generalised eigenproblem B v = c^2 (S + penalty / n) v,
             with B the covariance between class means: the discriminant directions, in falling order of c.
         mean: of the training tokens, to which the erased part goes.
-        correlation: the canonical correlations c with the label (with a penalty: what it leaves of them).
+        correlation: the canonical correlations c with the label (with a penalty: what it leaves of them); not kept in files.
     """
 
     left: Float[Tensor, "d rank"]
     right: Float[Tensor, "rank d"]
     mean: Float[Tensor, " d"]
-    correlation: Float[Tensor, " rank"]
+    correlation: Float[Tensor, " rank"] | None = None
 
     def __call__(self, tokens: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows d"]:
         """The tokens without the label."""
@@ -61,7 +61,7 @@ class Eraser:
 
     def to(self, device: torch.device) -> Eraser:
         """The same eraser on `device`."""
-        return Eraser(*(x.to(device) for x in (self.left, self.right, self.mean, self.correlation)))
+        return Eraser(self.left.to(device), self.right.to(device), self.mean.to(device), self.correlation)
 
 
 def leace(stats: RidgeStats, probe: int, penalty: float = 0.0) -> Eraser:

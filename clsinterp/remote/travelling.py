@@ -28,6 +28,7 @@ TRAVELLING = (
     "clsinterp.models.unstable",
     "clsinterp.models.wheels",
     "clsinterp.probing.head",
+    "clsinterp.probing.leace",
     "clsinterp.probing.lens",
     "clsinterp.probing.metrics",
     "clsinterp.probing.ridge",

@@ -18,6 +18,7 @@ from clsinterp.probing.ridge import RidgeStats
 from clsinterp.sweeps.answers import Answers
 from clsinterp.sweeps.columns import column
 from clsinterp.sweeps.cuts import refuse_uncuttable
+from clsinterp.sweeps.erase import erasures, fit_eraser
 from clsinterp.sweeps.knock import knock_outs
 from clsinterp.sweeps.readers import Readers
 from clsinterp.sweeps.variants import MOST, Edit, variants
@@ -33,17 +34,19 @@ class Extra:
 
     Attributes:
         edits: (model, layers asked for, what was fitted) -> the edits, by where their column stands.
-        fit: (statistics of the CLS token at one layer, as a `RidgeStats` of one) -> tensors to keep; None: nothing is fitted.
+        fit: (statistics of the CLS token at one layer, as a `RidgeStats` of one; penalties that probes choose among) ->
+            tensors to keep; None: nothing is fitted.
         refuse: raises RequestError, with the family's name, for a model that this cannot be measured on.
     """
 
     edits: Callable[[VisionModel, Sequence[int], Fitted], dict[Place, Edit]]
-    fit: Callable[[RidgeStats], dict[str, Tensor]] | None = None
+    fit: Callable[[RidgeStats, tuple[float, ...]], dict[str, Tensor]] | None = None
     refuse: Callable[[VisionModel], None] = lambda model: None
 
 
 # A new measurement is a new entry; its curves stand in `clsinterp.sweeps.columns.BESIDE`.
 EXTRAS: dict[str, Extra] = {
+    "erasure": Extra(erasures, fit=fit_eraser),
     "rereading": Extra(lambda model, layers, fitted: knock_outs(model, layers), refuse=refuse_uncuttable),
 }
 

@@ -46,7 +46,7 @@ def solve_unit(folder: RunFolder, layout: Layout, unit: Unit, statistics: Path, 
         make, place = extra
         assert make.fit is not None  # else it had no unit
         with safe_open(statistics, "pt") as file, one_thread():
-            made = make.fit(_statistics(file, "cls", slice(place, place + 1)))
+            made = make.fit(_statistics(file, "cls", slice(place, place + 1)), job.identity.request.alphas or ALPHAS)
         folder.write(folder.work / layout.files(unit)[0], lambda p: save_file(made, p))
         return
     what, part = ("cls", slice(unit.index, unit.index + 1)) if name.startswith("probe") else ("head", slice(None))

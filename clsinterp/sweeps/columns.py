@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 # What a run measures only if it is asked to (``--also``): one layer each, and each also as ``.._cls_only``.
 _BESIDE = (
+    "erased",
     "knock_until",
     "knock_from",
     "knock_at",

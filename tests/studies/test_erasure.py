@@ -106,12 +106,14 @@ def test_a_fresh_probe_is_at_chance_where_the_label_was_erased(done):
     assert json.loads((out / "run.json").read_text())["identity"]["penalty"] == "probe"
 
 
-@pytest.mark.parametrize(
-    ("case", "used", "written"),
-    [({"probe_from": 0, "used_from": 2}, {2, 3}, 2), ({"probe_from": 1, "used_from": 1, "used_until": 2, "reads": "patches"}, {1}, 1),
-     ({"probe_from": 1, "used_from": None, "reads": "patches"}, set(), 1)],
-    ids=["written, then used", "used for one layer", "never used"],
-)  # fmt: skip
+PLANTED = {
+    "written, then used": ({"probe_from": 0, "used_from": 2}, {2, 3}, 2),
+    "used for one layer": ({"probe_from": 1, "used_from": 1, "used_until": 2, "reads": "patches"}, {1}, 1),
+    "never used": ({"probe_from": 1, "used_from": None, "reads": "patches"}, set(), 1),
+}
+
+
+@pytest.mark.parametrize(("case", "used", "written"), PLANTED.values(), ids=PLANTED)
 def test_planted_models_lose_the_label_where_they_use_it(case, used, written, tmp_path):
     model = planted(**case, n_layers=4, n_classes=3)
     model.save(tmp_path / "model")

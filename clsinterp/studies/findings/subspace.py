@@ -22,12 +22,11 @@ def sentence(table: pa.Table, notes: Sequence[str]) -> str:
     middle = max(layers) // 2
     nothing = one(table, curve="intact", measure="donor")["value"]
     rank = by_layer(table, curve="row_space_rank")[middle]["value"]
-    alone = ", ".join(
-        f"{label} {two(rates[name][middle]['value'])}" for name, label in PARTS.items() if name in rates and rates[name]
-    )
+    alone = ", ".join(f"{label} {two(rates[name][middle]['value'])}" for name, label in PARTS.items() if rates[name])
+    whole = two(rates["shuffle"][middle]["value"])
     text = (
-        f"On {name_of(table)} a swap of the whole CLS token at layer {middle} makes {two(rates['shuffle'][middle]['value'])} of the "
-        f"outputs name the donor's label ({two(nothing)} do without one); of its parts ({rank:.0f} directions): {alone}. "
+        f"On {name_of(table)} a swap of the whole CLS token at layer {middle} makes {whole} of the outputs name the donor's "
+        f"label ({two(nothing)} do without one); of its parts ({rank:.0f} directions): {alone}. "
     )
     return text + "; ".join(_ranks(table, inner, layers, rank) for inner in (PLAIN, WHITENED)) + "."
 
@@ -44,7 +43,7 @@ def _ranks(table: pa.Table, inner: str, layers: Sequence[int], rank: float) -> s
     held = by_layer(table, curve="used_share", inner=inner)
     short = [i for i in found if held[i]["ci_high"] < ENOUGH]
     return (
-        f"{name} the first {enough} directions have {ENOUGH:.0%} of the effect ({runs(sorted(found))}), no more than a probe has at "
-        f"{runs(inside)}; on held-out images they have {span(held[i] for i in found)} of it"
+        f"{name} the first {enough} directions have {ENOUGH:.0%} of the effect ({runs(sorted(found))}), no more than the "
+        f"probe's row space has at {runs(inside)}; on held-out images they have {span(held[i] for i in found)} of it"
         + (f", surely less than {ENOUGH:.0%} at {runs(short)}" if short else "")
     )

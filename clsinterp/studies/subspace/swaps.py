@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from clsinterp.interventions import donors, exchange, partly, swap
+from clsinterp.interventions import TokenEdit, donors, exchange, partly, swap
 from clsinterp.studies.setup import Batch, Setup
 from clsinterp.studies.subspace.bases import Directions, onto, random_basis
 from clsinterp.sweeps.capture import capture
@@ -28,9 +28,9 @@ def of_all(setup: Setup, directions: Sequence[Directions], mode: str, draws: int
     parts: dict[tuple, list[Tensor]] = {}
     for batch in setup.batches(setup.test, "parts of the token"):
         whole = swap(donor(setup, batch, mode))
-        edits = {}
+        edits: dict[tuple, Edit] = {}
         for layer, at in enumerate(directions):
-            changes = {
+            changes: dict[tuple, TokenEdit] = {
                 ("shuffle", layer, None): whole,
                 ("swap_probe_subspace", layer, None): partly(whole, at.first(at.rank)),
                 ("swap_complement", layer, None): partly(whole, at.beyond(at.rank)),
