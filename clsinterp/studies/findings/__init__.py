@@ -17,6 +17,7 @@ from clsinterp.studies.findings import (  # fmt: skip
     head_patching,
     note,
     readouts,
+    rereading,
     restoration,
 )
 
@@ -30,5 +31,6 @@ SENTENCES: dict[str, Callable[[pa.Table, Sequence[str]], str]] = {
     "ablations": ablations.sentence,
     "donors": donors.sentence,
     "head_patching": head_patching.sentence,
+    "rereading": rereading.sentence,
 }
 TABLE = {"note": "curves"}  # the parquet file of a run folder that a sentence is filled from; default the study's name
