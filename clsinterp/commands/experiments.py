@@ -14,6 +14,7 @@ STUDIES: dict[str, str] = {
     "donors": "Whom does the output follow after a CLS swap: availability against use as one number per model.",
     "erasure": "The label erased from the CLS token, linearly: what the output loses, and where the label comes back.",
     "subspace": "Is what is read what is used? The CLS token swapped in part, inside and outside of what a probe reads.",
+    "rereading": "Where does the CLS token read what the output uses? Its attention knocked out, block by block.",
     "head_patching": "Which heads carry the class from the patches to the CLS token?",
 }
 

@@ -15,6 +15,7 @@ import clsinterp
 from clsinterp import interventions as iv
 from clsinterp.checks.remote import check_remote
 from clsinterp.probing.head import Head
+from clsinterp.probing.leace import leace
 from clsinterp.probing.ridge import RidgeStats, solve
 from clsinterp.remote import shipping
 from clsinterp.remote.travelling import TRAVELLING
@@ -76,6 +77,7 @@ def everything(away, x) -> None:
     )
     capture(away, x, layers, ("cls", "patches"))
     variants(away, x, [Edit({0: on(0, iv.noise(1))})], watched=layers)
+    variants(away, x, [Edit({0: on(0, leace(few, 1))})], watched=layers)
     patch_attn_head(away, x[:2], x[2:4], logit_difference(labels[:2], labels[2:4]), "z", layers=[1])
     away.run_with_cache(x)
     away.run_with_hooks(x, [("blocks.1.hook_resid_post", lambda value, hook: value * hook.layer())])

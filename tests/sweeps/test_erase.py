@@ -9,9 +9,11 @@ from clsinterp.checks.plain_sweep import plain_forward
 from clsinterp.data.batches import batches
 from clsinterp.data.sources import open_data
 from clsinterp.errors import RequestError, TooEarly
+from clsinterp.figures.also import also_figures
 from clsinterp.probing.leace import leace
 from clsinterp.probing.ridge import RidgeStats, solve
 from clsinterp.runs.request import Request, Resources, Scope
+from clsinterp.runs.results import read_run
 from clsinterp.runs.run import run
 from clsinterp.runs.units import Shard
 from clsinterp.sweeps.capture import capture
@@ -85,3 +87,17 @@ def test_a_model_without_a_cls_token_and_an_unknown_name_are_refused(checkpoint,
         )
     with pytest.raises(RequestError, match="erasure, rereading"):
         Request("vit", "data", also=("eraser",))
+
+
+def test_its_figure_draws_what_the_run_has(checkpoint, folder, tmp_path):
+    request = Request(str(checkpoint("deit")), str(folder), batch_size=16, limit=24, layers=(0, 3), also=("erasure",))
+    report, curves = read_run(run(request, tmp_path / "run", resources=Resources("cpu", workers=0)))
+    (figure,) = also_figures(curves, report.facts)
+    erased = {r["layer"]: r["value"] for r in curves.to_pylist() if (r["curve"], r["metric"]) == ("erased", "accuracy")}
+    (line,) = [t for t in figure.data if t.name == "the label erased" and t.xaxis == "x" and t.customdata is not None]
+    assert dict(zip(line.x, line.y, strict=True)) == erased
+    assert {t.name for t in figure.data if t.customdata is not None} == {
+        f"{what}{which}"
+        for what in ("the label erased", "the run's replacement")
+        for which in ("", ", CLS read-out alone")
+    }

@@ -18,6 +18,7 @@ from clsinterp.studies.findings import (  # fmt: skip
     head_patching,
     note,
     readouts,
+    rereading,
     restoration,
     subspace,
 )
@@ -34,5 +35,6 @@ SENTENCES: dict[str, Callable[[pa.Table, Sequence[str]], str]] = {
     "erasure": erasure.sentence,
     "subspace": subspace.sentence,
     "head_patching": head_patching.sentence,
+    "rereading": rereading.sentence,
 }
 TABLE = {"note": "curves"}  # the parquet file of a run folder that a sentence is filled from; default the study's name
