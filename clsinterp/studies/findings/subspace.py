@@ -42,8 +42,11 @@ def _ranks(table: pa.Table, inner: str, layers: Sequence[int], rank: float) -> s
     inside = [i for i, r in found.items() if r["value"] <= rank]
     held = by_layer(table, curve="used_share", inner=inner)
     short = [i for i in found if held[i]["ci_high"] < ENOUGH]
+    where = (
+        f"no more than the probe's row space has at {runs(inside)}" if inside else "more than the probe's row space has"
+    )
     return (
-        f"{name} the first {enough} directions have {ENOUGH:.0%} of the effect ({runs(sorted(found))}), no more than the "
-        f"probe's row space has at {runs(inside)}; on held-out images they have {span(held[i] for i in found)} of it"
+        f"{name} the first {enough} directions have {ENOUGH:.0%} of the effect ({runs(sorted(found))}), {where}; on held-out "
+        f"images they have {span(held[i] for i in found)} of it"
         + (f", surely less than {ENOUGH:.0%} at {runs(short)}" if short else "")
     )
