@@ -207,6 +207,19 @@ def test_restoration_has_the_runs_values_and_shuffles_at_several_layers(done, se
     assert cell(table, curve="at the 3 layers up to l", layer=2) == pytest.approx(expected)
 
 
+def test_rereading_has_the_runs_values(done, checkpoint, folder, tmp_path):
+    table = rows(done("rereading", "deit"), "rereading")
+    request = Request(str(checkpoint("deit")), str(folder), limit=LIMIT, batch_size=16, also=("rereading",))
+    curves = rows(run_note(request, tmp_path / "run", resources=Resources(workers=0)), "curves")
+    expected = {(r["curve"], r["metric"], r["layer"]): r for r in curves if r["curve"].startswith("knock")}
+    expected = {key: r for key, r in expected.items() if key[1] != "top5"}
+    found = {(r["curve"], r["metric"], r["layer"]): r for r in table if r["curve"].startswith("knock")}
+    assert set(found) == set(expected)
+    for key, row in expected.items():
+        assert found[key]["value"] == pytest.approx(row["value"])
+    assert {r["layer"] for r in table if r["curve"] == "knock_at_cls_only"} == {0, 1}
+
+
 def test_readouts_average_and_compare(done):
     out = done("readouts", "clip", words=("--epochs", "2"))
     table = rows(out, "readouts")
@@ -324,7 +337,7 @@ def test_head_patching_on_the_common_command_line(checkpoint, folder, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    "name", ["note", "restoration", "readouts", "frequency", "ablations", "donors", "erasure", "subspace"]
+    "name", ["note", "restoration", "readouts", "frequency", "ablations", "donors", "erasure", "subspace", "rereading"]
 )
 def test_a_model_without_a_cls_token_is_refused_in_a_sentence(name, checkpoint, folder, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
