@@ -70,7 +70,9 @@ def test_it_is_part_of_what_a_run_is(built):
     assert request(built, also=("rereading", "rereading")).also == ("rereading",)
     with pytest.raises(RequestError, match="also='rerading' was given; some of .*rereading"):
         request(built, also=("rerading",))
-    code, text = invoke("run", built / "model", "--data", built / "data", "--out", built / "x", "--also", "tea,rereading")
+    code, text = invoke(
+        "run", built / "model", "--data", built / "data", "--out", built / "x", "--also", "tea,rereading"
+    )
     assert code == 2
     assert "--also tea was given" in " ".join(text.split())
     assert not (built / "x").exists()

@@ -18,7 +18,17 @@ from hypothesis import strategies as st
 from clsinterp.runs.units import STAGES, Layout, Shard, ancestors, halves, tree_sum
 
 TABLES = ("images.parquet", "curves.parquet", "probes.safetensors")
-OPTIONS = ("--batch-size", 4, "--layers=-1,1,3", "--head", "fit", "--cls-only", "refit", "--also", "rereading")  # 21 train and 11 test batches
+OPTIONS = (
+    "--batch-size",
+    4,
+    "--layers=-1,1,3",
+    "--head",
+    "fit",
+    "--cls-only",
+    "refit",
+    "--also",
+    "rereading",
+)  # 21 train and 11 test batches
 
 
 @pytest.fixture(scope="module")
