@@ -68,7 +68,7 @@ def test_it_is_part_of_what_a_run_is(built):
     del old["also"]  # of a run from before there was such a thing
     assert Request.of_json(old) == request(built)
     assert request(built, also=("rereading", "rereading")).also == ("rereading",)
-    with pytest.raises(RequestError, match="also='rerading' was given; some of .*rereading"):
+    with pytest.raises(RequestError, match=r"also='rerading' was given; some of .*rereading"):
         request(built, also=("rerading",))
     code, text = invoke(
         "run", built / "model", "--data", built / "data", "--out", built / "x", "--also", "tea,rereading"
