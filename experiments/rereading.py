@@ -19,7 +19,10 @@ gets its own value vector at full weight, which no block has seen in training, s
 would have been read. `knock_until` at l costing nothing is free of that doubt; a cost is not, and early blocks may read what no
 label needs, such as a scale that later blocks expect. A `knock_from` that costs nothing says that reading was over by l, or
 that the read-out takes the label elsewhere (patches, registers). Registers may pass on what they read, hence both variants.
-`knock_until` and `knock_from` can both be costly at one l: then the label is read on both sides, and each part is needed.
+Patches may park attention on the CLS
+token that they have no use for; kept from it they read each other instead, so `knock_patches_until` costing much is no proof that
+they took the label from it. `knock_until` and `knock_from` can both be costly at one l:
+then the label is read on both sides, and each part is needed.
 
     python experiments/rereading.py zoo/vit --data zoo --out runs/rereading
 """

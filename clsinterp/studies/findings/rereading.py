@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from clsinterp.studies.findings.words import by_layer, interval, name_of, runs, two
+from clsinterp.studies.findings.words import Row, by_layer, interval, name_of, runs, two
 from clsinterp.studies.rereading.half import half_read
 from clsinterp.studies.tidy import one
 
@@ -13,14 +13,12 @@ def sentence(table: pa.Table, notes: Sequence[str]) -> str:
     """Of the study's tidy table: until where the CLS token can do without reading, from where it can, and the swap beside it."""
     cost = {c: by_layer(table, curve=f"knock_{c}", metric="cost") for c in ("until", "from", "patches_until")}
     swap = by_layer(table, curve="shuffle", metric="cost")
-    free = {c: [layer for layer, row in rows.items() if row["ci_low"] <= 0] for c, rows in cost.items()}
     last = max(swap)
     intact = one(table, curve="intact", metric="accuracy", layer=None)
     never = cost["until"][last]
     parts = [
         f"On {name_of(table)} (intact {two(intact['value'])}) a CLS token that never reads costs {interval(never)}. "
-        f"Reading nothing up to a layer costs nothing beyond its interval at {runs(free['until'])}, reading nothing from "
-        f"one on at {runs(free['from'])}."
+        f"Reading nothing up to a layer {_free(cost['until'])}; reading nothing from a layer on {_free(cost['from'])}."
     ]
     half = half_read(table)
     if half is not None:
@@ -33,3 +31,9 @@ def sentence(table: pa.Table, notes: Sequence[str]) -> str:
     blind = cost["patches_until"][last]
     parts.append(f" Patches that never read the CLS token cost {interval(blind)}.")
     return "".join(parts)
+
+
+def _free(cost: dict[int, Row]) -> str:
+    """At which layers a knock-out costs nothing."""
+    free = [layer for layer, row in cost.items() if row["ci_low"] <= 0]
+    return f"costs nothing beyond its interval at {runs(free)}" if free else "costs something at every layer"
