@@ -93,13 +93,13 @@ probability {report.collision_rate:.3f}. CLS-only: the patch mean is held at its
 
 ## What came out
 
-Intact {p.full("intact")}; CLS-only, intact {p.full("intact_cls_only")}; floor of use {floors["use"]:.3f} (what is left if the output
-follows the donor), floor of availability {floors["availability"]:.3f}. 95% intervals over images.
+Intact {p.full("intact")}; CLS-only, intact {p.full("intact_cls_only")}; floor of use {floors["use"]:.3f}
+(what is left if the output follows the donor), floor of availability {floors["availability"]:.3f}. 95% intervals over images.
 
 {grid(["layer", *COLUMNS.values()], rows)}
 A linear probe reads the label from the CLS token after block 0 in {p.full("probe", 0)} of the photos, after block {before} in
-{p.full("probe", before)}. Swapping CLS tokens after block 0 leaves {100 * p.value("agreement", 0, "share"):.1f}% of the answers what they
-were (accuracy {p.full("shuffle", 0)}); after block {before} it costs {p.full("cost", before)}, after block {p.last}
+{p.full("probe", before)}. Swapping CLS tokens after block 0 leaves {100 * p.value("agreement", 0, "share"):.1f}% of the answers
+what they were (accuracy {p.full("shuffle", 0)}); after block {before} it costs {p.full("cost", before)}, after block {p.last}
 {p.full("cost", p.last)}. The label is decodable from layer {report.onsets["decodable_from"]} and used from layer
 {report.onsets["used_from"]} (halfway points, with bootstrap intervals where resampling moves them).
 """
@@ -115,9 +115,9 @@ def _published(p: Points) -> str:
     head = ["layer", "probe", "output, swapped", "CLS-only, swapped", "published: probe", "output", "CLS-only"]
     return f"""## The published panel beside it
 
-The note measured `{data["checkpoints"]["dinov2"]}` on ImageNet-1k with its thousand classes (intact {his["intact"]:.3f}, CLS-only
-{his["intact_cls_only"]:.3f}; patch mean at zero). Another size of the model, a hundred times the classes, another head: the numbers
-cannot agree, the shape can. Source: {data["source"]}; {data["how"].split(";")[0]}.
+The note measured `{data["checkpoints"]["dinov2"]}` on ImageNet-1k with its thousand classes (intact {his["intact"]:.3f},
+CLS-only {his["intact_cls_only"]:.3f}; patch mean at zero). Another size of the model, a hundred times the classes, another head:
+the numbers cannot agree, the shape can. Source: {data["source"]}; {data["how"].split(";")[0]}.
 
 {grid(head, rows)}"""
 
@@ -196,8 +196,8 @@ def _also(points: Mapping[str, Points]) -> str:
     rows = [[str(x), *(p.short(c, x) for c in names)] for x in p.layers]
     return f"""## Where it comes from: knock-out and erasure
 
-At 112 pixels, intact {p.full("intact")}: accuracy of the output when the CLS token may read nothing but itself in some blocks, and when the
-label is erased linearly from it (definitions: [method.md](method.md)).
+At 112 pixels, intact {p.full("intact")}: accuracy of the output when the CLS token may read nothing but itself in some
+blocks, and when the label is erased linearly from it (definitions: [method.md](method.md)).
 
 {grid(["l", *(ALSO[c] for c in names)], rows)}"""
 
@@ -231,10 +231,10 @@ def _made(runs: Mapping[str, Run], commands: Mapping[str, str]) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in next(iter(runs.values())).report.manifest.versions.items())
     return f"""## How it was made
 
-`python experiments/evidence.py --photos PHOTOS` runs all of it; PHOTOS is a folder with `train` and `val` of ten class folders each
-(Imagenette: 250 and 200 photos a class, chosen at random; its terms are ImageNet's, non-commercial research, and no photo of it is in
-this repository). The same commands on the same machine give the same tables to the bit; seconds are wall-clock on a machine that did
-other work beside.
+`python experiments/evidence.py --photos PHOTOS` runs all of it; PHOTOS is a folder with `train` and `val` of ten class
+folders each (Imagenette: 250 and 200 photos a class, chosen at random; its terms are ImageNet's, non-commercial research, and no
+photo of it is in this repository). The same commands on the same machine give the same tables to the bit; seconds are wall-clock
+on a machine that did other work beside.
 
 {grid(["run", "command", "seconds", "on"], rows)}
 Versions: {versions}.
