@@ -18,10 +18,11 @@ import pyarrow as pa
 import torch
 
 from clsinterp.errors import RequestError
-from clsinterp.probing.streams import fit_ridge
-from clsinterp.studies.causality.figure import counting_figure
+from clsinterp.studies.causality.context import context
+from clsinterp.studies.causality.figure import context_figure, counting_figure
 from clsinterp.studies.causality.setup import CountingSetup, partner
 from clsinterp.studies.command import Findings, study
+from clsinterp.studies.setup import Batch
 from clsinterp.studies.tidy import Rows, pick, wide
 from clsinterp.sweeps.patching import logit_difference
 from clsinterp.sweeps.variants import INTACT, Edit
@@ -75,11 +76,10 @@ def effects(setup: CountingSetup, rows: Rows, keep_all: bool) -> tuple[int, int]
 def decodability(setup: CountingSetup, rows: Rows) -> None:
     """Accuracy of ridge probes for the count, on the mean token of every group in clean images."""
 
-    def train():
-        for batch in setup.batches(setup.train, "probes, train"):
-            yield torch.stack(list(setup.group_means(setup.train_pairs, batch).values())), batch.labels[::2]
+    def means(batch: Batch) -> torch.Tensor:
+        return torch.stack(list(setup.group_means(setup.train_pairs, batch).values()))
 
-    probes = fit_ridge(train(), setup.n_classes, n_folds=min(5, len(setup.train_pairs)))
+    probes = setup.fit_on_train(means, "probes, train", every=2)
     found: dict[tuple, list] = {}
     for batch in setup.batches(setup.test, "probes, test"):
         for p, (key, x) in enumerate(setup.group_means(setup.test_pairs, batch).items()):
@@ -94,12 +94,15 @@ def main(setup: CountingSetup, args) -> Findings:
     rows = Rows(**setup.facts())
     kept, total = effects(setup, rows, args.all_pairs)
     decodability(setup, rows)
+    context(setup, rows)
     table = rows.table()
     act = pick(table, curve="turns to the donor's count", direction="both")
     tell = [{**r, "group": f"{r['group']}: read"} for r in pick(table, curve="probe reads the count")]
     summary = wide(pa.Table.from_pylist(act + tell), "layer", "group")
     note = f"{kept} of {total} pairs used; count read by probes on clean images, chance 0.2"
-    return Findings(summary, [counting_figure(table, setup, 0.2)], {"causality": table}, (note,))
+    return Findings(
+        summary, [counting_figure(table, setup, 0.2), context_figure(table, setup)], {"causality": table}, (note,)
+    )
 
 
 if __name__ == "__main__":

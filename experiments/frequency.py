@@ -19,11 +19,11 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from clsinterp.interventions import derange, generator
-from clsinterp.probing.streams import fit_head, fit_ridge
+from clsinterp.probing.streams import fit_head
 from clsinterp.studies.command import Findings, study
 from clsinterp.studies.frequency.figure import frequency_figure
 from clsinterp.studies.frequency.spectrum import filters, shifts
-from clsinterp.studies.setup import Setup
+from clsinterp.studies.setup import Batch, Setup
 from clsinterp.studies.tidy import Rows, wide
 from clsinterp.sweeps.capture import capture
 from clsinterp.sweeps.variants import Edit, on, variants
@@ -34,29 +34,25 @@ GROUPS = ("cls", "patches")
 
 def filtered(setup: Setup, rows: Rows) -> None:
     """Similarity of tokens, and accuracy of probes, between images and their filtered versions."""
-    n, folds = setup.n_classes, min(5, len(setup.train))
-    total, seen = dict.fromkeys(GROUPS, 0), 0
+    total = dict.fromkeys(GROUPS, 0)
 
     def tokens(pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         return dict(zip(GROUPS, capture(setup.model, pixels, setup.layers, GROUPS)[0].double().cpu(), strict=True))
 
-    def train():
-        nonlocal seen
-        for batch in setup.batches(setup.train, "train"):
-            found = tokens(batch.pixels)
-            for g in GROUPS:
-                total[g] = total[g] + found[g].sum(1, keepdim=True)
-            seen += len(batch)
-            yield torch.cat([found[g] for g in GROUPS]), batch.labels
+    def train(batch: Batch) -> torch.Tensor:
+        found = tokens(batch.pixels)
+        for g in GROUPS:
+            total[g] = total[g] + found[g].sum(1, keepdim=True) / len(setup.train)
+        return torch.cat([found[g] for g in GROUPS])
 
-    probes = fit_ridge(train(), n, folds)
+    probes = setup.fit_on_train(train, "train")
     found: dict[tuple, list] = {}
     for batch in setup.batches(setup.test, "filtered"):
         intact, donors = tokens(batch.pixels), derange(len(batch), (setup.seed, batch.number))
         for (kind, cut), pixels in {("intact", None): batch.pixels, **filters(batch.pixels, donors, CUTS)}.items():
             new = tokens(pixels)
             for p, (g, layer) in enumerate((g, layer) for g in GROUPS for layer in setup.layers):
-                x, y = (t[g][layer] - total[g][layer] / seen for t in (new, intact))
+                x, y = (t[g][layer] - total[g][layer] for t in (new, intact))
                 found.setdefault(("similarity", kind, cut, g, layer), []).append(cosine_similarity(x, y))
                 if kind == "amplitude exchanged":
                     found.setdefault(("to the donor", kind, cut, g, layer), []).append(cosine_similarity(x, y[donors]))
