@@ -7,9 +7,16 @@ the last layers decode well and do nothing; the CLS token is decodable from midd
 Method. Pairs of canvases with 2 to 6 garments and the same without one of them. At every layer the tokens of one group are
 swapped within the pair, in both directions, and the output is read: share of outputs that turn to the donor's count, and
 the logit of the donor's count minus that of the host's, scaled so that 0 is the host's run and 1 the donor's. Beside it the
-accuracy of ridge probes for the count on the group's mean token in clean images. Choices of ours, as the paper's protocol
-beyond its abstract could not be verified: the canvases, the groups (patches the removed object touches, patches only other
-objects touch, background), pairs where the model counts both images right, and means of tokens for the probes.
+accuracy of ridge probes for the count on the group's mean token in clean images. Covered of the paper: patching spatial and CLS
+tokens between clean and corrupted images, and probes by depth. Not covered: its fine-tuned checkpoints and images, and its
+look at attention. Ours, as its protocol beyond abstract and introduction could not be looked up: the canvases, the groups
+(patches the removed object touches, patches only other objects touch, background), pairs where the model counts both images
+right, and means of tokens for the probes.
+
+Class and context tokens, of Vilas, Schaumlöffel and Roig (NeurIPS 2023), stand here because the canvases have masks: how
+identifiable the count is (lens, as in class_space.py) at patches with objects and at the background of clean images, with a
+one-sided permutation test of 300 draws, and what the output and the patches tell with either kind alone. Ours: patches change
+places within their image (their code pools the patches of all images), and the class is a count, which no single patch shows.
 
     python experiments/causality.py zoo/counting --data zoo --out runs/causality
 """

@@ -35,11 +35,11 @@ from clsinterp.studies.command import Findings, study
 from clsinterp.studies.setup import Setup
 from clsinterp.studies.tidy import Rows, joined, pick, wide
 
+RAISES, KEYS, VALUES = "class similarity change", "key-value agreement", "class-value agreement"
 SHORT = {"identifiability, cls": "CLS", "identifiability, patches": "patches", "identifiability rate, patches": "on top",
-         "class similarity change, attn, patches": "attn raises", "class similarity change, mlp, patches": "MLP raises",
-         "key-value agreement, attn, patches": "attn keys", "key-value agreement, mlp, patches": "MLP keys",
-         "class-value agreement, attn": "attn values", "class-value agreement, mlp": "MLP values", "per-token probe": "probes",
-         "lens at the same tokens": "lens there"}  # fmt: skip
+         f"{RAISES}, attn, patches": "attn raises", f"{RAISES}, mlp, patches": "MLP raises",
+         f"{KEYS}, attn, patches": "attn keys", f"{KEYS}, mlp, patches": "MLP keys", f"{VALUES}, attn": "attn values",
+         f"{VALUES}, mlp": "MLP values", "per-token probe": "probes", "lens at the same tokens": "lens there"}  # fmt: skip
 
 
 def by_block(setup: Setup, rows: Rows, control: str) -> torch.Tensor:
@@ -60,18 +60,15 @@ def by_block(setup: Setup, rows: Rows, control: str) -> torch.Tensor:
             rows.share(rank[layer][:, at] == 0, curve=f"identifiability rate, {part}", **where)
             for c, name in enumerate(space.COMPONENTS):
                 says = (named[c, layer] == answer[c, layer].unsqueeze(-1)).any(-1)
-                for curve, hits in (
-                    ("class similarity change", added[c, layer] > logit[layer]),
-                    ("key-value agreement", agrees[c, layer]),
-                    ("key-value agreement by chance", by_chance[c, layer]),
-                    ("a top memory names the sublayer's class", says),
-                ):
-                    rows.share(hits[:, at], curve=f"{curve}, {name}, {part}", **where)
+                hits = {RAISES: added[c, layer] > logit[layer], KEYS: agrees[c, layer], f"{KEYS} by chance": by_chance[c, layer],
+                        "a top memory names the sublayer's class": says}  # fmt: skip
+                for curve, hit in hits.items():
+                    rows.share(hit[:, at], curve=f"{curve}, {name}, {part}", **where)
         rows.share((rank[layer][:, tokens["patches"]] == 0).any(1), curve="an identifiable patch", **where)
         change = (logit[layer + 1] > logit[layer])[:, tokens["patches"]]
         rows.share(change, curve="identifiability change", **where)
         for name in space.COMPONENTS:
-            rows.mean(class_value_agreement(setup, layer, name), curve=f"class-value agreement, {name}", **where)
+            rows.mean(class_value_agreement(setup, layer, name), curve=f"{VALUES}, {name}", **where)
         for name in ("attn", "mlp", "before", "none"):
             match = torch.cat([space.matches(f)[name][layer] for f in found])
             rows.share(match, curve=f"top class as in {name}", **where)
@@ -82,7 +79,9 @@ def beside_probes(setup: Setup, rows: Rows, rank: torch.Tensor, n: int) -> dict:
     """Probes of their own for `n` tokens at every layer, beside the lens; the order of patches by them, if all have one."""
     model, cls = setup.model, int("cls" in space.parts_of(setup))
     places = spread(rank.shape[2], n)  # among the tokens that the lens reads: CLS, if there is one, and the patches
-    read = [model.layout.index("cls")] * cls + [model.layout.n_prefix + i for i in range(rank.shape[2] - cls)]
+    read = ([model.layout.index("cls")] if cls else []) + [
+        model.layout.n_prefix + i for i in range(rank.shape[2] - cls)
+    ]
     probed = probe_ranks(setup, [read[p] for p in places])
     for layer in setup.layers:
         ident = identifiability(probed[layer], setup.n_classes).mean(0)

@@ -8,9 +8,13 @@ Method. Tokens of an image against those of its low-pass, high-pass and band-pas
 the CLS token and of the mean patch. Between images whose amplitude below a cut-off was exchanged (phases stay): similarity
 to the image and to the donor of the amplitude. Accuracy on filtered images of probes fitted on intact ones. Then the CLS
 token that enters block 0 replaced by noise of the same norm, with a head refitted on train images under the same
-replacement, on test images as they are, inverted, blurred and noised. Their exact filters could not be verified: sharp
-radial cut-offs in shares of Nyquist, tokens centred on the train mean, and these shifts are ours, and there is no
-few-shot learning here.
+replacement, on test images as they are, inverted, blurred and noised. Sharp radial
+cut-offs in shares of Nyquist, tokens centred on the train mean, and these shifts are ours: their filters are not in their code.
+
+Covered of the paper: the random CLS token, for a model as it was trained and with a head fitted on all train images, and the
+low-frequency part. Not covered, as their code (github.com/Zoilsen/CLS_Token_CDFSL) has it: few-shot episodes, in which class
+means of a few images classify four other datasets; training on the source with a domain token for each of 64 clusters of
+classes, added to the CLS token and kept orthogonal to it; and adapting the CLS token on the target.
 
     python experiments/frequency.py zoo/vit --data zoo --out runs/frequency
 """

@@ -25,7 +25,7 @@ from clsinterp.studies.setup import Batch, Setup
 from clsinterp.sweeps.capture import capture
 from clsinterp.sweeps.fork import fork
 from clsinterp.sweeps.readers import Readers
-from clsinterp.sweeps.variants import INTACT, Edit, on, variants
+from clsinterp.sweeps.variants import Edit, on, variants
 from clsinterp.vision_model import VisionModel
 
 

@@ -1,6 +1,7 @@
 """Tokens of one's own before a block, and how far the answers of many samples can be trusted."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -144,10 +145,10 @@ def test_samples_that_follow_the_model_are_measured_as_such():
         assert one(table, curve=f"ece, {name}")["value"] < 0.08
     groups = pick(table, curve="agreement by entropy")
     assert [g["n"] for g in groups] == [80] * 5
-    assert all(a["x"] < b["x"] and a["value"] > b["value"] for a, b in zip(groups, groups[1:], strict=False))
+    assert all(a["x"] < b["x"] and a["value"] > b["value"] for a, b in pairwise(groups))
 
 
-@pytest.mark.parametrize("family", ("vit", "clip"))
+@pytest.mark.parametrize("family", ["vit", "clip"])
 def test_calibrated_tokens_come_closer_to_the_models_own_answers(checkpoint, folder, family):
     s = Setup.open(str(checkpoint(family)), str(folder), limit=20, batch_size=10, workers=0)
     entering, moments = (-1, 2), Moments()

@@ -50,8 +50,8 @@ def _calibration(table: pa.Table) -> str:
     return (
         f" Samples trained towards the model's own distribution say what it says for {two(agrees[0]['value'])} of the draws in "
         f"block 0 and for {two(agrees[last]['value'])} in block {last}, where their mean answer is right for "
-        f"{two(right['value'])} of the images; from the fifth of images on which they agree most among themselves to the fifth on which they agree "
-        f"least the share goes from {two(groups[0]['value'])} to {two(groups[-1]['value'])}. Their calibration error is "
+        f"{two(right['value'])} of the images; by the entropy of their counts, from the least fifth of images to the largest, "
+        f"the share goes from {two(groups[0]['value'])} to {two(groups[-1]['value'])}. Their calibration error is "
         f"{two(error['counts'])} by counts and {two(error['mean answer'])} by the mean answer, the model's own "
         f"{two(model['value'])}."
     )
