@@ -199,7 +199,7 @@ def _attention(model: Traced, i: int, here: _Stop) -> Tensor | None:
     """Queries to z; returns z (batch, token, head, d_head) where the head results are wanted."""
     attn = model.blocks[i].attn
     wants_pattern = here.wants("hook_attn_scores", "hook_pattern")
-    bias, rope = _attention_inputs(attn) if wants_pattern else (None, None)
+    bias, rope = attention_inputs(attn) if wants_pattern else (None, None)
     qkv = {}
     for x in "qkv":
         if here.wants(f"hook_{x}") or wants_pattern:
@@ -223,7 +223,7 @@ def _attention(model: Traced, i: int, here: _Stop) -> Tensor | None:
     return z
 
 
-def _attention_inputs(attn: Any) -> tuple[Tensor | None, Any]:
+def attention_inputs(attn: Any) -> tuple[Tensor | None, Any]:
     """The additive bias on the scores (BEiT's relative positions), and DINOv3's rotary embeddings."""
     args, kwargs = attn.inputs
     bias = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)

@@ -18,6 +18,7 @@ from rich.progress import track
 from rich.table import Table
 
 from clsinterp.console import as_options, err_console, log_lines, out_console, quiet_libraries
+from clsinterp.data.label_map import read_label_map
 from clsinterp.errors import ClsinterpError, RequestError
 from clsinterp.figures.files import to_html
 from clsinterp.runs.folder import IN_USE, RunFolder
@@ -98,6 +99,11 @@ def _common(parser: argparse.ArgumentParser, model: str, several: bool, name: st
     )  # fmt: skip
     parser.add_argument("--data", default="zoo", help="zoo (the shipped sample), folder, parquet or hub id")
     parser.add_argument("--out", type=Path, default=Path("runs") / name, help=f"run folder; default runs/{name}")
+    parser.add_argument(
+        "--head", choices=["auto", "own", "fit"], default="auto",
+        help="the checkpoint's classifier (own), one fitted on the train images (fit), or own where its classes are the data's",
+    )  # fmt: skip
+    parser.add_argument("--label-map", type=Path, help="file: the model's class of every label of the data")
     parser.add_argument("--limit", type=int, help="first N train and first N test images only")
     parser.add_argument("--seed", type=int, default=0, help="of every random choice")
     parser.add_argument("--batch-size", type=int, default=128, help="images per batch; swaps happen within one")
@@ -122,7 +128,8 @@ def _run(
         for model in args.model if several else [args.model]:
             setup = opener(
                 model, args.data, limit=args.limit, seed=args.seed, batch_size=args.batch_size, workers=args.workers,
-                bars=_bars, device=args.device, dtype=args.dtype,
+                bars=_bars, device=args.device, dtype=args.dtype, head=args.head,
+                label_map=None if args.label_map is None else read_label_map(args.label_map),
             )  # fmt: skip
             if setup.name in [one["model"] for one in opened]:
                 raise RequestError(f"two models are called {setup.name}; tables could not tell them apart.")
