@@ -10,7 +10,8 @@ import timm
 import torch
 from timm.models import is_model_pretrained, model_entrypoint
 
-from clsinterp.models.rows.timm import ROWS, misfit
+from clsinterp.models.module_tree import verify
+from clsinterp.models.rows.timm import ROWS, misfit, row_of, sizes_of
 
 PAGE = Path(__file__).with_name("timm.md")
 BEGIN, END = "<!-- written by timm_coverage.py -->", "<!-- end -->"
@@ -40,8 +41,9 @@ def counted() -> tuple[Counter, dict[str, list[str]]]:
             model = timm.create_model(architecture, pretrained=False)
         if reason := misfit(model):
             left[reason] += names
-        else:
-            served[type(model).__name__] += len(names)
+            continue
+        verify(model, row_of(model), sizes_of(model, tuple(model.patch_embed.img_size)))
+        served[type(model).__name__] += len(names)
     return served, dict(left)
 
 

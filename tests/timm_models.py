@@ -28,7 +28,10 @@ MODELS = {
     "no-last-norm": ("vit_base_patch16_224", {"final_norm": False, **BARE}),
     "distilled": ("deit_base_distilled_patch16_224", {}),
     "beit": ("beit_base_patch16_224", {}),
-    "beit-shared": ("beit_base_patch16_224", {"use_rel_pos_bias": False, "use_shared_rel_pos_bias": True, "global_pool": "token"}),
+    "beit-shared": (
+        "beit_base_patch16_224",
+        {"use_rel_pos_bias": False, "use_shared_rel_pos_bias": True, "global_pool": "token"},
+    ),
     "eva": ("eva_giant_patch14_224", {}),
     "eva02": ("eva02_small_patch14_224", {}),
     "eva02-apart": ("eva02_base_patch14_224", {}),

@@ -1,4 +1,4 @@
-"""The slow twin of the hook names for timm's blocks, see `clsinterp.checks.plain_hooks`: spelled out from timm's papers and code."""
+"""The slow twin of the hook names for timm's blocks, spelled out in plain torch; see `clsinterp.checks.plain_hooks`."""
 
 from collections.abc import Callable
 from typing import Any

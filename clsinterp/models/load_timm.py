@@ -133,7 +133,9 @@ def _need_timm(source: str) -> None:
     try:
         import timm  # noqa: F401 - asked for, not used here
     except ImportError as error:
-        raise RequestError(f"{source} is a timm model, which needs timm: pip install 'clsinterp[timm]' ({error}).") from error
+        raise RequestError(
+            f"{source} is a timm model, which needs timm: pip install 'clsinterp[timm]' ({error})."
+        ) from error
 
 
 def _built(folder: Path, source: str, overrides: dict[str, Any], device: torch.device | None = None) -> Any:

@@ -111,4 +111,6 @@ def commit_of(config: Any, where: str, revision: str | None) -> str | None:
 
 def attention_kernel(module: nn.Module) -> str:
     """What computes a model's attention: ``eager``, ``sdpa`` or another."""
+    if any(getattr(part, "fused_attn", True) is False for part in module.modules()):  # timm
+        return "eager"
     return getattr(getattr(module, "config", None), "_attn_implementation", None) or "sdpa"

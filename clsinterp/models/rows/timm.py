@@ -50,6 +50,11 @@ ROWS: tuple[Family, ...] = (
     _row("timm-eva", "Eva", any_size=True),
 )
 
+OTHER_CLASSES = {
+    "NaFlexVit": "it takes patches with coordinates, not images (NaFlexVit)",
+    "VisionTransformerRelPos": "its attention adds a bias that a module of its own computes (VisionTransformerRelPos)",
+    "VisionTransformerSAM": "its tokens stay a grid, and most blocks attend within windows (VisionTransformerSAM)",
+}
 # Blocks that are not of the form x + attention(norm(x)), then x + mlp(norm(x)).
 OTHER_BLOCKS = {
     "ResPostBlock": "its blocks normalise after attention and MLP, not before",
@@ -69,7 +74,7 @@ def misfit(module: Any) -> str | None:
     """Why no row serves a timm model, as the end of a sentence; None where one does."""
     cls = type(module).__name__
     if cls not in {row.hf_class for row in ROWS}:
-        return f"its class {cls} is none of {', '.join(row.hf_class for row in ROWS)}"
+        return OTHER_CLASSES.get(cls, f"{cls} is none of {', '.join(row.hf_class for row in ROWS)}")
     for test in (_of_blocks, _of_attention, _of_pooling, _of_norms):
         if reason := test(module):
             return reason
