@@ -76,18 +76,15 @@ class TimmTransform:
         The steps can be left out one by one. Without rescaling and normalising they are bytes.
         """
         found = []
+        # What stands beyond the image's edge: the mean colour around the whole image, else black.
+        fill = tuple(round(255 * m) if self.crop_mode == "border" else 0 for m in self.image_mean)
         for image in images:
             resized = self._resized(image) if do_resize else image
-            cropped = _centre(resized, self.size, self._fill) if do_center_crop else resized
+            cropped = _centre(resized, self.size, fill) if do_center_crop else resized
             values = torch.from_numpy(np.array(cropped)).permute(2, 0, 1).contiguous()
             found.append(self._scaled(values, do_rescale, do_normalize))
         pixels = torch.stack(found)
         return {"pixel_values": pixels if return_tensors == "pt" else pixels.numpy()}
-
-    @property
-    def _fill(self) -> tuple[int, ...]:
-        """What stands beyond the image's edge: the mean colour around the whole image, else black."""
-        return tuple(round(255 * m) if self.crop_mode == "border" else 0 for m in self.image_mean)
 
     def _scaled(self, values: Tensor, do_rescale: bool, do_normalize: bool) -> Tensor:
         if do_rescale:

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers.utils import cached_file
 
 from clsinterp.errors import RequestError
+from clsinterp.models.unstable import cached
 
 SAFE, INDEX, PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 
@@ -39,7 +39,7 @@ def _look(where: str, name: str, source: str, revision: str | None) -> Path | No
     if Path(where).is_dir():
         return path if (path := Path(where) / name).is_file() else None
     try:
-        found = cached_file(where, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+        found = cached(where, name, revision)
     except Exception as error:  # gated, gone, offline: the hub raises a dozen kinds
         raise RequestError(f"cannot load {source}: {(str(error).strip().splitlines() or ['?'])[0]}") from error
     return None if found is None else Path(found)

@@ -19,6 +19,7 @@ __all__ = [
     "Envoy",
     "Wrapped",
     "attention_kernel",
+    "cached",
     "commit_of",
     "edit_count",
     "edits_of",
@@ -107,6 +108,13 @@ def commit_of(config: Any, where: str, revision: str | None) -> str | None:
     from transformers.utils.hub import resolve_revision
 
     return getattr(resolve_revision(where, revision), "resolved", None)
+
+
+def cached(where: str, name: str, revision: str | None) -> str | None:
+    """Where the file `name` of a hub id lies in the cache, downloaded if need be; None where the id has no such file."""
+    from transformers.utils import cached_file
+
+    return cached_file(where, name, revision=revision, _raise_exceptions_for_missing_entries=False)
 
 
 def attention_kernel(module: nn.Module) -> str:

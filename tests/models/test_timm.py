@@ -201,7 +201,7 @@ def test_options_of_timm_can_be_changed(tmp_path):
     eager = VisionModel(str(folder), device="cpu", attn_implementation="eager")
     assert not any(block.attn.fused_attn for block in eager._module.blocks)
     torch.testing.assert_close(eager(pixels()), plain(pixels()), atol=1e-4, rtol=1e-4)
-    with pytest.raises(RequestError, match="timm cannot build .*depht"):
+    with pytest.raises(RequestError, match=r"timm cannot build .*depht"):
         VisionModel(str(folder), config={"depht": 3})
     with pytest.raises(RequestError, match="device_map was given"):
         VisionModel(str(folder), device_map="auto")
