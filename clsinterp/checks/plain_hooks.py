@@ -73,7 +73,9 @@ def _edit_ends(model: VisionModel, name: str | None, edit: TokenEdit, keep: Call
         def add(_m, _a, out):
             timm = family.library == "timm"
             positions = (
-                plain_timm.positions(module, out, model.layout.n_prefix) if timm else _positions(model, embed, out)
+                plain_timm.positions(getattr(module, "backbone", module), out, model.layout.n_prefix)
+                if timm
+                else _positions(model, embed, out)
             )
             return out + edit(positions) - positions
 

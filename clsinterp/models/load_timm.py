@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -114,7 +114,9 @@ def adopt(module: nn.Module) -> Checkpoint:
 def fresh(module: Any) -> nn.Module:
     """The same architecture as a timm model with weights drawn anew, as for training."""
     twin = copy.deepcopy(module)
-    twin.init_weights()
+    for part in twin.modules():  # one level down, where a head was put on a bare backbone
+        if owns(part) and hasattr(part, "blocks"):
+            cast(Any, part).init_weights()
     return twin
 
 

@@ -70,7 +70,10 @@ def positions(model: Any, size: Any, like: Tensor) -> Float[Tensor, "batch token
         size: rows and columns of pixels.
         like: tokens (batch, token, d_model).
     """
-    module, n_prefix = model._module, model.layout.n_prefix
+    path = model.family.blocks.rpartition("blocks")[0].removesuffix(
+        "."
+    )  # where a head was put on it, it is one level down
+    module, n_prefix = model._module.get_submodule(path), model.layout.n_prefix
     table = module.pos_embed
     if table is None:
         return torch.zeros_like(like)
