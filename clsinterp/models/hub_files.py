@@ -30,7 +30,8 @@ def hub_file(where: str, name: str, source: str, revision: str | None = None) ->
     """
     found = _look(where, name, source, revision)
     if found is None:
-        raise RequestError(f"{source} has no {name}.")
+        here = "" if Path(where).is_dir() else " (or it is not in the hub's cache, and the hub cannot be asked)"
+        raise RequestError(f"{source} has no {name}{here}.")
     return found
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from clsinterp.errors import RequestError
 from clsinterp.models import load_hf, load_timm
 from clsinterp.models.checkpoint import Checkpoint, resolve
+from clsinterp.models.hub_reach import cache_alone_if_unreachable
 
 
 @dataclass(frozen=True)
@@ -77,15 +78,16 @@ def load_checkpoint(
     """
     where = resolve(source)
     loader = next(loader for loader in LOADERS if loader.claims(where))
-    return loader.load(
-        where,
-        source,
-        revision=revision,
-        config_overrides=config_overrides,
-        dtype=dtype,
-        allow_pickle=allow_pickle,
-        **kwargs,
-    )
+    with cache_alone_if_unreachable(where):
+        return loader.load(
+            where,
+            source,
+            revision=revision,
+            config_overrides=config_overrides,
+            dtype=dtype,
+            allow_pickle=allow_pickle,
+            **kwargs,
+        )
 
 
 def adopt(module: nn.Module) -> Checkpoint:
