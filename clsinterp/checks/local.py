@@ -12,6 +12,8 @@ from clsinterp.checks.plain_sweep import plain_forward, sweep
 from clsinterp.interventions import derange, generator
 from clsinterp.models.checkpoint import resolve
 from clsinterp.models.layers import EMBEDDINGS
+from clsinterp.models.loading import loader_of
+from clsinterp.models.outputs import hidden_of, logits_of
 from clsinterp.models.tokens import GROUPS
 from clsinterp.probing.head import Head
 from clsinterp.probing.ridge import RidgeStats, solve
@@ -41,7 +43,7 @@ def check(model: VisionModel) -> Iterator[Finding]:
     """Yield findings about `model`, in order of depth; it is left as it came.
 
     Checked: the family table against the module tree and the weights against the model (both already at load), logits
-    against Hugging Face's own forward to the last bit, every token view read, assigned and edited in place against a
+    against the library's own forward to the last bit, every token view read, assigned and edited in place against a
     plain torch hook, several invokes in one trace, every hook name read and edited against blocks spelled out in plain
     torch, and the fork against one hooked forward per layer.
     """
@@ -65,11 +67,10 @@ def check(model: VisionModel) -> Iterator[Finding]:
 
 def _pixels(model: VisionModel) -> Tensor:
     """Random images: of the size in the config, or of 4 x 4 patches where that is over 256 and any size fits (DINOv2)."""
-    size, patch = model.vision_config.image_size, model.vision_config.patch_size
-    height, width = size if isinstance(size, (list, tuple)) else (size, size)
-    if model.family.any_size and height * width > 256 * patch**2:
-        height = width = 4 * patch
-    draw = torch.randn(BATCH, getattr(model.vision_config, "num_channels", 3), height, width, generator=generator(0))
+    (height, width), (rows, columns) = model.sizes.image, model.sizes.patch
+    if model.family.any_size and height * width > 256 * rows * columns:
+        height, width = 4 * rows, 4 * columns
+    draw = torch.randn(BATCH, model.sizes.channels, height, width, generator=generator(0))
     return draw.to(next(model._module.parameters()))
 
 
@@ -77,7 +78,10 @@ def _logits(model: VisionModel, pixels: Tensor) -> Finding:
     """Logits (or, without a classifier, the last hidden state) in a trace against a module that nnsight never touched."""
     parameter = next(model._module.parameters())
     checkpoint = model.checkpoint
-    if checkpoint.source:
+    load_plain = loader_of(model.family.library).plain
+    if checkpoint.source and load_plain is not None:
+        plain = load_plain(checkpoint).to(parameter)
+    elif checkpoint.source:
         hf_class = getattr(transformers, model.family.hf_class)
         plain = hf_class.from_pretrained(
             resolve(checkpoint.source), config=model._module.config, dtype=parameter.dtype, revision=checkpoint.revision
@@ -88,14 +92,15 @@ def _logits(model: VisionModel, pixels: Tensor) -> Finding:
                 theirs.load_state_dict(mine.state_dict())
     else:
         plain = model._module
-    key = "logits" if model.heads else "last_hidden_state"
+    key, value_of = ("logits", logits_of) if model.heads else ("output", hidden_of)
     with torch.no_grad():
-        expected = plain(pixels)[key]
+        expected = value_of(plain(pixels))
         with model.trace(pixels):
-            found = model.output[key].save()
+            output = model.output.save()
+        found = value_of(output)
     same = torch.equal(expected, found)
     return Finding(
-        f"{key} equal Hugging Face's to the last bit",
+        f"{key} equal {model.family.library}'s to the last bit",
         same,
         f"largest difference {float((expected - found).abs().max()):.3g}",
     )

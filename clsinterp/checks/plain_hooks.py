@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from clsinterp.checks import plain_timm
 from clsinterp.interventions import TokenEdit
+from clsinterp.models.outputs import hidden_of, logits_of, with_logits
 from clsinterp.vision_model import VisionModel
 
 
@@ -36,20 +38,23 @@ def edited_forward(
 
     with ExitStack() as hooks:
         _edit_ends(model, name, edit, lambda handle: hooks.callback(handle.remove))
-        entering: dict[str, Any] = {}
+        entering: list[dict[str, Any]] = []  # of each block
         with ExitStack() as first:
-            grab = lambda _m, args, kwargs: entering.update(h=args[0], args=args[1:], kwargs=kwargs)  # noqa: E731
-            handle = blocks[0].register_forward_pre_hook(grab, with_kwargs=True)
-            first.callback(handle.remove)
+            grab = lambda _m, args, kwargs: entering.append({"h": args[0], "args": args[1:], "kwargs": kwargs})  # noqa: E731
+            for block in blocks:
+                first.callback(block.register_forward_pre_hook(grab, with_kwargs=True).remove)
             module(pixels)
-        h = entering["h"]
+        h = entering[0]["h"]
         # (the first forward above ran the edits outside the blocks, so what enters block 0 has them)
         for i, block in enumerate(blocks):
-            h = _block(model, block, h, entering, partial(at, i))
+            if family.library == "timm":
+                h = plain_timm.block(block, h, model.n_heads, entering[i]["kwargs"], partial(at, i))
+            else:
+                h = _block(model, block, h, entering[i], partial(at, i))
         handle = blocks[-1].register_forward_hook(lambda _m, _a, _o: h)
         hooks.callback(handle.remove)
         output = module(pixels)
-    return seen, output.logits if family.heads else output.last_hidden_state
+    return seen, logits_of(output) if family.heads else hidden_of(output)
 
 
 def _edit_ends(model: VisionModel, name: str | None, edit: TokenEdit, keep: Callable[[Any], Any]) -> None:
@@ -57,7 +62,7 @@ def _edit_ends(model: VisionModel, name: str | None, edit: TokenEdit, keep: Call
     module, family = model._module, model.family
     embed: Any = module.get_submodule(family.embed)
     if name == "hook_embed":
-        patches = getattr(embed, family.patch_embed)
+        patches = module.get_submodule(family.patch_embed)
 
         def change(_m, _a, out):
             return edit(out) if out.ndim == 3 else edit(out.flatten(2).mT).mT.reshape(out.shape)
@@ -66,7 +71,12 @@ def _edit_ends(model: VisionModel, name: str | None, edit: TokenEdit, keep: Call
     if name == "hook_pos_embed":
 
         def add(_m, _a, out):
-            positions = _positions(model, embed, out)
+            timm = family.library == "timm"
+            positions = (
+                plain_timm.positions(getattr(module, "backbone", module), out, model.layout.n_prefix)
+                if timm
+                else _positions(model, embed, out)
+            )
             return out + edit(positions) - positions
 
         keep(embed.register_forward_hook(add))
@@ -77,7 +87,7 @@ def _edit_ends(model: VisionModel, name: str | None, edit: TokenEdit, keep: Call
     if name == "ln_final.hook_normalized" and norm is not None:
         keep(norm.register_forward_hook(lambda _m, _a, out: edit(out)))
     if name == "ln_final.hook_scale" and norm is not None:
-        keep(norm.register_forward_hook(lambda m, args, _o: _scaled(m, args[0], edit)))
+        keep(norm.register_forward_hook(lambda m, args, _o: plain_timm.scaled(m, args[0], edit)))
     if name == "hook_readout" and len(model.heads) == 1:
         keep(model.heads[0].register_forward_pre_hook(lambda _m, args: (edit(args[0]),)))
     if name == "hook_readout" and len(model.heads) == 2:  # DeiT: the two read-outs side by side are one place
@@ -94,7 +104,7 @@ def _edit_ends(model: VisionModel, name: str | None, edit: TokenEdit, keep: Call
 
             keep(head.register_forward_pre_hook(both))
     if name == "hook_logits":
-        keep(module.register_forward_hook(lambda _m, _a, out: type(out)(**{**out, "logits": edit(out.logits)})))
+        keep(module.register_forward_hook(lambda _m, _a, out: with_logits(out, edit(logits_of(out)))))
 
 
 def _positions(model: VisionModel, embed: Any, like: Tensor) -> Tensor:

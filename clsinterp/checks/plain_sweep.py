@@ -9,6 +9,7 @@ from torch import Tensor
 
 from clsinterp.interventions import TokenEdit
 from clsinterp.models.layers import EMBEDDINGS
+from clsinterp.models.outputs import hidden_of, logits_of
 from clsinterp.models.tokens import Where
 from clsinterp.probing.metrics import ranks
 from clsinterp.sweeps.columns import column
@@ -59,10 +60,12 @@ def plain_forward(
         output = module(pixels)
     if features:
         readout = torch.cat([features[i] for i in sorted(features)], dim=-1)
+    elif (tokens := hidden_of(output)).ndim == 2:  # timm without a classifier gives what one would read
+        readout = tokens
     else:
-        tokens = output.last_hidden_state
-        readout = torch.cat([tokens[:, 0], tokens[:, model.layout.n_prefix :].mean(1)], dim=-1)
-    return states, readout, getattr(output, "logits", None)
+        parts = {"cls": tokens[:, 0], "patch_mean": tokens[:, model.layout.n_prefix :].mean(1)}
+        readout = torch.cat([parts[name] for name in family.readouts], dim=-1)
+    return states, readout, logits_of(output) if family.heads else None
 
 
 @torch.no_grad()

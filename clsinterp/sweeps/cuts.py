@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from clsinterp.errors import RequestError
-from clsinterp.models.block_maps import by_head
+from clsinterp.models.block_maps import QKV, by_head, edit_qkv
 
 if TYPE_CHECKING:
     from clsinterp.models.tokens import TokenLayout
@@ -73,54 +71,26 @@ def is_not_read(layout: TokenLayout, by: str = "patches") -> Cut:
 def cut_block(model: Traced, layer: int, rows: Sequence[tuple[slice, Cut]]) -> None:
     """Inside a trace, in block `layer`: attention of the batch's `rows` under their cuts; what it gives goes on in the block."""
     attn = model.blocks[layer].attn
-    bias, rope = _inputs(attn)
-    queries, keys, values = _queries_keys_values(model, attn)
+    args, kwargs = attn.inputs
+    qkv = edit_qkv(model, layer, QKV, lambda letter, value: (value, False))
     out = getattr(attn, model.family.attn_out)
     z = by_head(out.input, model.n_heads).clone()  # (batch, token, head, d_head)
     for here, cut in rows:
         visible = cut.visible(z.shape[1]).to(z.device)
         touched = (~visible).any(dim=1).nonzero().flatten()
-        q, k, v = (x[here].transpose(1, 2) for x in (queries, keys, values))  # (batch, head, token, d_head)
-        if rope is not None:
-            from transformers.models.dinov3_vit.modeling_dinov3_vit import apply_rotary_pos_emb
-
-            q, k = apply_rotary_pos_emb(q, k, *rope)
-        mask = visible[touched]
-        if bias is not None:  # (1 or batch, head, token, token), added to the scores
-            bias_here = bias if len(bias) == 1 else bias[here]
-            mask = bias_here[:, :, touched].masked_fill(~mask, -torch.inf)
-        # (batch, head, touched, d_head)
-        new = F.scaled_dot_product_attention(q[:, :, touched], k, v, attn_mask=mask)
+        q, k, v = (qkv[letter][here].transpose(1, 2) for letter in QKV)  # (batch, head, token, d_head)
+        own = [_of(value, here, len(z)) for value in args], {name: _of(x, here, len(z)) for name, x in kwargs.items()}
+        scores = model.family.scores(attn._module, q, k, *own)[:, :, touched]  # (batch, head, touched, token)
+        new = (scores.masked_fill(~visible[touched], -torch.inf).softmax(dim=-1) @ v).transpose(1, 2)
+        if model.family.after_mixing:
+            new = model.family.after_mixing(attn._module, new, (args[0][here][:, touched],))
         rows_of_z = z[here].clone()
-        rows_of_z[:, touched] = new.transpose(1, 2)
+        rows_of_z[:, touched] = new
         z[here] = rows_of_z
     out.input = z.flatten(2)
 
 
-def refuse_uncuttable(model: Traced) -> None:
-    """Refuse a model whose attention has no queries, keys and values of its own to cut.
-
-    Raises:
-        RequestError: with the family's name.
-    """
-    attn = model.blocks[0].attn._module
-    if not all(hasattr(attn, f"{x}_proj") for x in "qkv"):
-        raise RequestError(
-            f"a {model.family.name} model computes queries, keys and values together; knock-outs need them apart."
-        )
-
-
-# -- what differs between families ---------------------------------------------------------------------------------
-
-
-def _inputs(attn: Any) -> tuple[Tensor | None, Any]:
-    """The additive bias on the scores (BEiT's relative positions), and DINOv3's rotary embeddings."""
-    args, kwargs = attn.inputs
-    bias = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
-    return bias, kwargs.get("position_embeddings")
-
-
-def _queries_keys_values(model: Traced, attn: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Of every token, (batch, token, head, d_head), as the block's maps give them."""
-    q, k, v = (by_head(getattr(attn, f"{x}_proj").output, model.n_heads) for x in "qkv")
-    return q, k, v
+def _of(value: Any, rows: slice, n: int) -> Any:
+    """What an attention module was given, for these `rows` of a batch of `n`: a bias of each image's own is cut, others stay."""
+    own = isinstance(value, Tensor) and value.ndim == 4 and len(value) == n
+    return value[rows] if own else value

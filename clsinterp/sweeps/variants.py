@@ -22,7 +22,7 @@ from clsinterp.interventions import TokenEdit
 from clsinterp.models.layers import EMBEDDINGS, check_layers
 from clsinterp.models.tokens import Where
 from clsinterp.sweeps.batching import images_at_once, run_block
-from clsinterp.sweeps.cuts import cut_block, refuse_uncuttable
+from clsinterp.sweeps.cuts import cut_block
 from clsinterp.sweeps.plan import INTACT, Edit, plan, rides
 
 if TYPE_CHECKING:
@@ -98,8 +98,6 @@ def variants(
         check_layers([*edit.at, *edit.cuts], model.n_layers)
         if EMBEDDINGS in edit.cuts:
             raise RequestError("a cut before block 0 was given; cuts are named by their block, from 0.")
-    if any(edit.cuts for edit in edits):
-        refuse_uncuttable(model)
     if grad and model.server is not None:
         raise RequestError(
             "grad=True keeps gradients here, and the weights are on a server; load the model without remote=."

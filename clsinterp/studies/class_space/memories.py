@@ -34,7 +34,7 @@ def value_vectors(setup: Setup, layer: int, component: str) -> Float[Tensor, "d_
         weight = getattr(block.attn._module, setup.model.family.attn_out).weight
         scale = layer_scale(setup.model, layer, "scale1")
     else:
-        weight = getattr(block.mlp._module, mlp_maps(block.mlp._module)[1]).weight
+        weight = getattr(block.mlp._module, mlp_maps(setup.model, layer)[1]).weight
         scale = layer_scale(setup.model, layer, "scale2")
     return weight * (scale.unsqueeze(1) if isinstance(scale, Tensor) else scale)
 

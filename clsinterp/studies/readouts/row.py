@@ -15,7 +15,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clsinterp.errors import RequestError
-from clsinterp.hooks.points import attention_inputs
 from clsinterp.models.block_maps import by_head, layer_scale
 from clsinterp.vision_model import VisionModel
 
@@ -55,7 +54,8 @@ def show(
         raw: dict[int, tuple[Any, Any, Any, Any]] = {}
         for i in blocks:
             attn = model.blocks[i].attn
-            bias, rope = attention_inputs(attn)
+            args, kwargs = attn.inputs
+            bias, rope = kwargs.get("attention_mask", args[1] if len(args) > 1 else None), kwargs.get("position_embeddings")
             raw[i] = (bias, rope, attn.k_proj.output.clone(), attn.v_proj.output.clone())
         readout = model.readout.clone()
         nnsight.save(raw)
