@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
 from clsinterp.probing.head import Head
 from clsinterp.probing.ridge import ALPHAS, Ridge, RidgeStats, solve
 from clsinterp.runs.folder import RunFolder
 from clsinterp.runs.job import Job, Manifest
+from clsinterp.runs.parts import load_tensors, save_tensors
 from clsinterp.runs.train_pass import total
 from clsinterp.runs.units import Layout, Unit
 from clsinterp.runs.workload import Workload
@@ -38,7 +38,7 @@ def solve_unit(folder: RunFolder, layout: Layout, unit: Unit, statistics: Path, 
     if name == "rest":
         with safe_open(statistics, "pt") as file:
             mean = file.get_tensor("readout.sum") / file.get_tensor("cls.counts").sum()
-        folder.write(folder.work / layout.files(unit)[0], lambda p: save_file({"mean": mean}, p))
+        save_tensors(folder, folder.work / layout.files(unit)[0], {"mean": mean})
         return
     what, part = ("cls", slice(unit.index, unit.index + 1)) if name.startswith("probe") else ("head", slice(None))
     with safe_open(statistics, "pt") as file:
@@ -49,7 +49,7 @@ def solve_unit(folder: RunFolder, layout: Layout, unit: Unit, statistics: Path, 
         stats = stats.part(slice(0, job.manifest.d_model)) if name == "cls_head" else stats
         ridge = solve(stats, job.identity.request.alphas or ALPHAS)
     tensors = {key: getattr(ridge, key).contiguous() for key in ("weight", "bias", "alpha", "cv_error")}
-    folder.write(folder.work / layout.files(unit)[0], lambda p: save_file(tensors, p))
+    save_tensors(folder, folder.work / layout.files(unit)[0], tensors)
 
 
 def write_probes(folder: RunFolder, layout: Layout, manifest: Manifest) -> None:
@@ -57,7 +57,8 @@ def write_probes(folder: RunFolder, layout: Layout, manifest: Manifest) -> None:
     if (folder.path / PROBES).exists():
         return
     fitted = {
-        layout.solves[unit.index]: load_file(folder.work / layout.files(unit)[0]) for unit in layout.units("solve")
+        layout.solves[unit.index]: load_tensors(folder, folder.work / layout.files(unit)[0])
+        for unit in layout.units("solve")
     }
     probes = [value for name, value in fitted.items() if name.startswith("probe")]
     tensors = {f"probe.{key}": torch.cat([p[key] for p in probes]) for key in ("weight", "bias", "alpha", "cv_error")}
@@ -70,7 +71,7 @@ def write_probes(folder: RunFolder, layout: Layout, manifest: Manifest) -> None:
     if "rest" in fitted:
         tensors["readout.mean"] = fitted["rest"]["mean"]
     classes = {"classes": "\n".join(manifest.class_names)}
-    folder.write(folder.path / PROBES, lambda p: save_file(tensors, p, metadata=classes))
+    save_tensors(folder, folder.path / PROBES, tensors, classes)
 
 
 def solve_all(folder: RunFolder, job: Job) -> None:
@@ -81,8 +82,9 @@ def solve_all(folder: RunFolder, job: Job) -> None:
     """
     layout = job.layout
     units = layout.units("solve")
+    statistics: Path | None = None
     while missing := folder.missing(layout, units):
-        statistics = total(folder, layout)
+        statistics = statistics or total(folder, layout)  # once: it looks at the whole file
         for unit in folder.claimed(layout, missing) if statistics else ():
             solve_unit(folder, layout, unit, statistics, job)  # type: ignore[arg-type]
             folder.release(layout, unit)
@@ -93,7 +95,7 @@ def solve_all(folder: RunFolder, job: Job) -> None:
 
 def readers(workload: Workload, folder: RunFolder) -> Readers:
     """What reads the rows of the test pass."""
-    tensors = load_file(folder.path / PROBES)
+    tensors = load_tensors(folder, folder.path / PROBES)
     device = workload.model.device
     exact = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
     ridge = Ridge(*(tensors[f"probe.{name}"] for name in ("weight", "bias", "alpha", "cv_error"))).to(exact)
@@ -122,6 +124,6 @@ def one_thread() -> Iterator[None]:
 
 def alphas(folder: RunFolder) -> tuple[list[float], list[bool]]:
     """The penalty of each probe, from ``probes.safetensors``, and whether it lies at an end of what was tried."""
-    tensors = load_file(folder.path / PROBES)
+    tensors = load_tensors(folder, folder.path / PROBES)
     ridge = Ridge(*(tensors[f"probe.{name}"] for name in ("weight", "bias", "alpha", "cv_error")))
     return ridge.alpha.tolist(), ridge.at_edge
