@@ -1,15 +1,16 @@
 """A classifier that a run fitted, put where the checkpoint has none or another."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from clsinterp import files
 from clsinterp.errors import RequestError
 from clsinterp.models.checkpoint import Checkpoint
+
+FACTS = {"model": str, "head": str, "class_names": list[str], "identity": {"image_size": int | None}}  # of run.json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,15 +39,26 @@ class FittedHead:
         """
         run = Path(run)
         try:  # only this file of the folder matters here
-            facts = json.loads((run / "run.json").read_text())
-        except (OSError, ValueError) as error:
+            with files.reading(run / "run.json", f"So {run} is not a finished run folder; give another."):
+                facts = files.read_json(run / "run.json", FACTS)
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise RequestError(f"{run} is not a finished run folder (run.json is expected).") from error
         if facts["model"] != source:
             raise RequestError(f"{run} is a run of {facts['model']}; a run of {source} is expected.")
         if facts["head"] != "fit":
             raise RequestError(f"{run} used the classifier of {source} itself; load the model without a fitted one.")
-        tensors = load_file(run / "probes.safetensors")
-        weights, biases = tuple(tensors["head.weight"]), tuple(tensors["head.bias"])
+        path, wanted = run / "probes.safetensors", facts.get("files", {}).get("probes.safetensors")
+        again = "clsinterp run with the same arguments and --resume makes it again."
+        try:
+            with files.reading(path, again):
+                if wanted not in (None, files.file_hash(path)):
+                    raise ValueError("it is not the file that the run wrote")
+                tensors, _ = files.read_tensors(path)
+                weights, biases = tuple(tensors["head.weight"]), tuple(tensors["head.bias"])
+                if {len(t) for t in (*weights, *biases)} != {len(facts["class_names"])}:
+                    raise ValueError("it has not as many classes as run.json names")
+        except FileNotFoundError as error:
+            raise RequestError(f"{path} is missing; {again}") from error
         return cls(run, weights, biases, facts["class_names"], facts["identity"]["image_size"])
 
     def put_into(self, checkpoint: Checkpoint) -> Checkpoint:

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
 from clsinterp.probing.head import Head
 from clsinterp.probing.ridge import ALPHAS, Ridge, RidgeStats, solve
 from clsinterp.runs import extras
 from clsinterp.runs.folder import RunFolder
 from clsinterp.runs.job import Job
+from clsinterp.runs.parts import load_tensors, save_tensors
 from clsinterp.runs.train_pass import total
 from clsinterp.runs.units import Layout, Unit
 from clsinterp.runs.workload import Workload
@@ -40,14 +40,14 @@ def solve_unit(folder: RunFolder, layout: Layout, unit: Unit, statistics: Path, 
     if name == "rest":
         with safe_open(statistics, "pt") as file:
             mean = file.get_tensor("readout.sum") / file.get_tensor("cls.counts").sum()
-        folder.write(folder.work / layout.files(unit)[0], lambda p: save_file({"mean": mean}, p))
+        save_tensors(folder, folder.work / layout.files(unit)[0], {"mean": mean})
         return
     if extra := extras.solved(name, job.manifest.layers):
         make, place = extra
         assert make.fit is not None  # else it had no unit
         with safe_open(statistics, "pt") as file, one_thread():
             made = make.fit(_statistics(file, "cls", slice(place, place + 1)), job.identity.request.alphas or ALPHAS)
-        folder.write(folder.work / layout.files(unit)[0], lambda p: save_file(made, p))
+        save_tensors(folder, folder.work / layout.files(unit)[0], made)
         return
     what, part = ("cls", slice(unit.index, unit.index + 1)) if name.startswith("probe") else ("head", slice(None))
     with safe_open(statistics, "pt") as file:
@@ -57,7 +57,7 @@ def solve_unit(folder: RunFolder, layout: Layout, unit: Unit, statistics: Path, 
         stats = stats.part(slice(0, job.manifest.d_model)) if name == "cls_head" else stats
         ridge = solve(stats, job.identity.request.alphas or ALPHAS)
     tensors = {key: getattr(ridge, key).contiguous() for key in ("weight", "bias", "alpha", "cv_error")}
-    folder.write(folder.work / layout.files(unit)[0], lambda p: save_file(tensors, p))
+    save_tensors(folder, folder.work / layout.files(unit)[0], tensors)
 
 
 def _statistics(file: Any, what: str, part: slice) -> RidgeStats:
@@ -70,7 +70,8 @@ def write_probes(folder: RunFolder, layout: Layout, job: Job) -> None:
     if (folder.path / PROBES).exists():
         return
     fitted = {
-        layout.solves[unit.index]: load_file(folder.work / layout.files(unit)[0]) for unit in layout.units("solve")
+        layout.solves[unit.index]: load_tensors(folder, folder.work / layout.files(unit)[0])
+        for unit in layout.units("solve")
     }
     probes = [value for name, value in fitted.items() if name.startswith("probe")]
     tensors = {f"probe.{key}": torch.cat([p[key] for p in probes]) for key in ("weight", "bias", "alpha", "cv_error")}
@@ -84,7 +85,7 @@ def write_probes(folder: RunFolder, layout: Layout, job: Job) -> None:
         tensors["readout.mean"] = fitted["rest"]["mean"]
     tensors |= extras.stacked(fitted, job.identity.request.also, job.manifest.layers)
     classes = {"classes": "\n".join(job.manifest.class_names)}
-    folder.write(folder.path / PROBES, lambda p: save_file(tensors, p, metadata=classes))
+    save_tensors(folder, folder.path / PROBES, tensors, classes)
 
 
 def solve_all(folder: RunFolder, job: Job) -> None:
@@ -95,8 +96,9 @@ def solve_all(folder: RunFolder, job: Job) -> None:
     """
     layout = job.layout
     units = layout.units("solve")
+    statistics: Path | None = None
     while missing := folder.missing(layout, units):
-        statistics = total(folder, layout)
+        statistics = statistics or total(folder, layout)  # once: it looks at the whole file
         for unit in folder.claimed(layout, missing) if statistics else ():
             solve_unit(folder, layout, unit, statistics, job)  # type: ignore[arg-type]
             folder.release(layout, unit)
@@ -107,7 +109,7 @@ def solve_all(folder: RunFolder, job: Job) -> None:
 
 def readers(workload: Workload, folder: RunFolder) -> Readers:
     """What reads the rows of the test pass."""
-    tensors = load_file(folder.path / PROBES)
+    tensors = load_tensors(folder, folder.path / PROBES)
     device = workload.model.device
     exact = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
     ridge = Ridge(*(tensors[f"probe.{name}"] for name in ("weight", "bias", "alpha", "cv_error"))).to(exact)
@@ -125,7 +127,7 @@ def readers(workload: Workload, folder: RunFolder) -> Readers:
 
 def measurement(workload: Workload, folder: RunFolder, read: Readers) -> extras.Measurement:
     """What is measured beside the note in the test pass."""
-    tensors = load_file(folder.path / PROBES)
+    tensors = load_tensors(folder, folder.path / PROBES)
     return extras.Measurement.of(workload.model, read, workload.request.also, workload.layers, tensors)
 
 
@@ -142,6 +144,6 @@ def one_thread() -> Iterator[None]:
 
 def alphas(folder: RunFolder) -> tuple[list[float], list[bool]]:
     """The penalty of each probe, from ``probes.safetensors``, and whether it lies at an end of what was tried."""
-    tensors = load_file(folder.path / PROBES)
+    tensors = load_tensors(folder, folder.path / PROBES)
     ridge = Ridge(*(tensors[f"probe.{name}"] for name in ("weight", "bias", "alpha", "cv_error")))
     return ridge.alpha.tolist(), ridge.at_edge

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from clsinterp.runs.extras import Measurement
 from clsinterp.runs.folder import RunFolder
+from clsinterp.runs.parts import save_rows
 from clsinterp.runs.units import Layout, Unit
 from clsinterp.runs.workload import Workload
 from clsinterp.sweeps.fork import fork
@@ -60,4 +61,4 @@ class RankRows:
 
     def save(self, folder: RunFolder, layout: Layout, unit: Unit) -> None:
         """Write the unit's file."""
-        folder.write_table(folder.work / layout.files(unit)[0], pa.concat_tables(self.tables))
+        save_rows(folder, folder.work / layout.files(unit)[0], pa.concat_tables(self.tables))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from clsinterp import interventions
 from clsinterp.data.batches import without_unreadable
+from clsinterp.data.content import Memory
 from clsinterp.data.splits import Split
 from clsinterp.errors import RequestError
 from clsinterp.figures.facts import Facts
@@ -114,10 +115,15 @@ class Workload(Loaded):
         ratio = FOLDS * (self.model.d_model + len(self.train.class_names))
         return Layout.of(len(self.train), len(self.test), self.request.batch_size, tuple(solves), ratio)
 
-    def job(self) -> Job:
-        """All that workers and the assembly need to know and agree on."""
+    def job(self, memory: Memory | None = None) -> Job:
+        """All that workers and the assembly need to know and agree on.
+
+        Args:
+            memory: of images that were hashed before.
+        """
         model, request = self.model, self.request
-        data = {"train": self.train.fingerprint(), "test": self.test.fingerprint()}
+        memory = memory or Memory()
+        data = {"train": self.train.fingerprint(memory), "test": self.test.fingerprint(memory)}
         n_labels = len(self.train.class_names)
         n_classes = n_labels if self.match.how == "fit" else model.n_classes
         assert n_classes is not None  # labels were matched to them
@@ -157,6 +163,7 @@ class Workload(Loaded):
             class_names=self.train.class_names,
             counts=Counts(len(self.train), len(self.test), skipped),
             **self._where(),
+            images={"train": self.train.hashed, "test": self.test.hashed},
             versions={"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
         )
         return Job(identity, facts, self.unit_layout, manifest)

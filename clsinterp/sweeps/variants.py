@@ -87,9 +87,8 @@ def variants(
         at_once: copies that ride at once, whatever memory is free; default by the budget, at most `MOST`.
 
     Raises:
-        RequestError: a layer out of range, no such tokens, an edit that does nothing, gradients asked of a server, more
-            images than fit into one request to it (an edit may mix the images of a batch, so it is not divided), or a cut
-            of attention that has no queries, keys and values.
+        RequestError: a layer out of range, no such tokens, an edit that does nothing, gradients asked of a server, or more
+            images than fit into one request to it (an edit may mix the images of a batch, so it is not divided).
     """
     layers = check_layers(list(watched), model.n_layers)
     for edit in edits:
