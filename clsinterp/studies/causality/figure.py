@@ -63,7 +63,8 @@ def context_figure(table: pa.Table, setup: Setup) -> go.Figure:
         layer_axes(fig, len(setup.layers), "block", row=1, col=col)
         share_axis(fig, "", row=1, col=col)
     apart = pick(table, curve="objects above background")
-    clear = [r["layer"] for r in apart if r["p"] < 0.05]
-    where = f"blocks {', '.join(map(str, clear))} (p < 0.05)" if clear else "no block (p < 0.05 nowhere)"
-    title = f"{setup.name}: objects tell the count more than the background at {where}"
+    clear = [r["layer"] for r in apart if r["p"] < 0.025]
+    less = [r["layer"] for r in apart if r["p"] > 0.975]
+    title = (f"{setup.name}: patches with objects tell the count more than the background in {len(clear)} blocks, less in "
+             f"{len(less)}, of {len(apart)}")  # fmt: skip
     return finish_panels(fig, title, entries=(1,), panel=360, shared=((1,),))
