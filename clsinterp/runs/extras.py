@@ -17,7 +17,6 @@ from clsinterp.models.layers import not_finite
 from clsinterp.probing.ridge import RidgeStats
 from clsinterp.sweeps.answers import Answers
 from clsinterp.sweeps.columns import column
-from clsinterp.sweeps.cuts import refuse_uncuttable
 from clsinterp.sweeps.erase import erasures, fit_eraser
 from clsinterp.sweeps.knock import knock_outs
 from clsinterp.sweeps.readers import Readers
@@ -47,7 +46,7 @@ class Extra:
 # A new measurement is a new entry; its curves stand in `clsinterp.sweeps.columns.BESIDE`.
 EXTRAS: dict[str, Extra] = {
     "erasure": Extra(erasures, fit=fit_eraser),
-    "rereading": Extra(lambda model, layers, fitted: knock_outs(model, layers), refuse=refuse_uncuttable),
+    "rereading": Extra(lambda model, layers, fitted: knock_outs(model, layers)),
 }
 
 
