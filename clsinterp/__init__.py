@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from clsinterp.data.sample import sample_images
     from clsinterp.errors import ClsinterpError, RequestError, RunError, TooEarly
     from clsinterp.hooks.cache import ActivationCache
     from clsinterp.runs.results import read_run
@@ -28,6 +29,7 @@ __all__ = [
     "lens",
     "read_run",
     "run",
+    "sample_images",
     "variants",
 ]
 __version__ = version("clsinterp")
@@ -42,6 +44,7 @@ _LAZY = {
     "variants": "clsinterp.sweeps.variants",
     "run": "clsinterp.runs.run",
     "read_run": "clsinterp.runs.results",
+    "sample_images": "clsinterp.data.sample",
     "ActivationCache": "clsinterp.hooks.cache",
     "ClsinterpError": "clsinterp.errors",
     "RequestError": "clsinterp.errors",

@@ -18,6 +18,7 @@ PUBLIC = {
     "variants": "clsinterp.sweeps.variants",
     "run": "clsinterp.runs.run",
     "read_run": "clsinterp.runs.results",
+    "sample_images": "clsinterp.data.sample",
     "ActivationCache": "clsinterp.hooks.cache",
     "ClsinterpError": "clsinterp.errors",
     "RequestError": "clsinterp.errors",

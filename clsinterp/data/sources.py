@@ -7,13 +7,13 @@ from typing import Any
 import pyarrow.compute as pc
 
 from clsinterp.data.names import in_order, number
+from clsinterp.data.sample import SAMPLE
 from clsinterp.data.splits import HOLD_OUT, Split, choose, divide, same_classes
 from clsinterp.data.unstable import with_features
 from clsinterp.errors import RequestError
 
 logger = logging.getLogger(__name__)
 
-SAMPLE = Path(__file__).parents[1] / "zoo" / "fashion-mnist-sample"
 LABEL_COLUMNS = ("label", "labels", "cls", "class", "fine_label", "target")
 
 
