@@ -18,6 +18,8 @@ PUBLIC = {
     "variants": "clsinterp.sweeps.variants",
     "run": "clsinterp.runs.run",
     "read_run": "clsinterp.runs.results",
+    "load_data": "clsinterp.data.load",
+    "fit_probes": "clsinterp.probing.probes",
     "sample_images": "clsinterp.data.sample",
     "ActivationCache": "clsinterp.hooks.cache",
     "ClsinterpError": "clsinterp.errors",

@@ -44,7 +44,38 @@ def open_data(
     Raises:
         RequestError: data, split or column not found, labels missing, a class with fewer images than asked.
     """
-    found = _load(data)
+    return open_rows(
+        _load(data),
+        data,
+        train_split,
+        test_split,
+        seed=seed,
+        train_per_class=train_per_class,
+        test_per_class=test_per_class,
+        limit=limit,
+        image_column=image_column,
+        label_column=label_column,
+    )
+
+
+def open_rows(
+    found: dict[str, Any],
+    data: str,
+    train_split: str | None,
+    test_split: str | None,
+    *,
+    seed: int,
+    train_per_class: int | None,
+    test_per_class: int | None,
+    limit: int | None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> tuple[Split, Split]:
+    """`open_data` from rows: split name -> `Dataset` or `IterableDataset`; `data` is what messages call them.
+
+    Raises:
+        RequestError: as `open_data`.
+    """
     if train_split is None and test_split is None and len(found) == 1:
         (name, rows), *_ = found.items()
         whole = _index(rows, name, data, image_column, label_column)
