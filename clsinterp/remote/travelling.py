@@ -35,7 +35,7 @@ TRAVELLING = (
     "clsinterp.hooks.points",
     "clsinterp.hooks.visits",
     "clsinterp.sweeps.batching",
-    "clsinterp.sweeps.capture",
+    "clsinterp.sweeps.captured",
     "clsinterp.sweeps.columns",
     "clsinterp.sweeps.fork",
     "clsinterp.sweeps.patched",

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import nnsight
 import torch
 from torch import Tensor
 
+from clsinterp.data.batches import batches
+from clsinterp.data.splits import Split
 from clsinterp.errors import RequestError
-from clsinterp.models.layers import EMBEDDINGS, check_layers
-from clsinterp.models.tokens import Where
+from clsinterp.models.layers import check_layers
+from clsinterp.sweeps.captured import captured
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-    from clsinterp.models.traced import Traced
     from clsinterp.vision_model import VisionModel
 
 
@@ -61,7 +61,7 @@ def capture(
     """
     layers = check_layers(range(model.n_layers) if layers is None else layers, model.n_layers)
     wheres = [model.layout.index(name) for name in ([group] if isinstance(group, str) else group)]
-    parts = [_capture(model, part, layers, wheres) for part in _batches(model, images, batch_size)]
+    parts = [captured(model, part, layers, wheres) for part in _batches(model, images, batch_size)]
     if not parts:
         raise RequestError("no images were given; at least one is expected.")
     tokens = torch.cat([found for found, _ in parts], dim=2)  # (group, layer, batch, d_model)
@@ -75,35 +75,8 @@ def _batches(model: VisionModel, images: Any, size: int) -> Iterator[Tensor]:
         pixels = model.pixels(images)
         yield from pixels.split(model.per_request or max(len(pixels), 1))
         return
-    from clsinterp.data.batches import batches  # decoding stays here, whatever travels
-    from clsinterp.data.splits import Split
-
     if isinstance(images, Split):
         yield from (model.pixels(x) for x in batches(images, model.image_processor, size))
         return
     listed = images if isinstance(images, Sequence) else [images]
     yield from (model.pixels(listed[i : i + size]) for i in range(0, len(listed), size))
-
-
-def _capture(
-    model: VisionModel, pixels: Tensor, layers: Sequence[int], wheres: Sequence[Where]
-) -> tuple[Tensor, Tensor]:
-    with torch.no_grad(), model.trace(pixels):
-        with torch.no_grad():
-            found = read_stream(model, layers, lambda h: [_mean(h, where) for where in wheres])
-            readout = model.readout.clone()
-        nnsight.save(found)
-        nnsight.save(readout)
-    # With a device_map blocks are on several devices.
-    device = next(iter(found.values()))[0].device
-    by_group = zip(*found.values(), strict=True)
-    return torch.stack([torch.stack([x.to(device) for x in by_layer]) for by_layer in by_group]), readout
-
-
-def _mean(h: Tensor, where: Where) -> Tensor:
-    return h[:, where].clone() if isinstance(where, int) else h[:, where].mean(dim=1)
-
-
-def read_stream(model: Traced, layers: Sequence[int], take: Callable[[Tensor], Any]) -> dict[int, Any]:
-    """What `take` makes of the residual stream (batch, token, d_model) after each of `layers`, sorted; inside a trace."""
-    return {x: take(model.blocks[0].input if x == EMBEDDINGS else model.blocks[x].output) for x in layers}

@@ -198,7 +198,7 @@ def test_figure_and_table_say_whose_part_of_the_classifier_reads_a_token(model, 
 
 
 def test_the_tables_become_data_frames(model):
-    view = lens(model("dinov2-registers"), tiny.pixels(1)[0])
+    view = clsinterp.lens(model("dinov2-registers"), tiny.pixels(1)[0])
     frame, table = view.table().to_pandas(), view.table()
     assert list(frame.columns) == table.column_names
     for name in ("token", "group", "read_by", "class", "logit"):
