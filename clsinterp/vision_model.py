@@ -10,8 +10,10 @@ from torch import nn
 from clsinterp.data.images import at_size
 from clsinterp.errors import RequestError
 from clsinterp.hooks.hooked import Hooked
-from clsinterp.models.checkpoint import Checkpoint, load_checkpoint, load_processor
-from clsinterp.models.families import FAMILIES, Family, find_family
+from clsinterp.models.checkpoint import Checkpoint
+from clsinterp.models.families import FAMILIES
+from clsinterp.models.family import Family, Sizes
+from clsinterp.models.loading import adopt, load_checkpoint
 from clsinterp.models.module_tree import renames, verify
 from clsinterp.models.placement import as_dtype, pick_device
 from clsinterp.models.skeleton import load_skeleton
@@ -34,7 +36,7 @@ class VisionModel(Hooked):
     ``tracer.invoke(images)`` blocks in one trace run as one batch.
 
     Args:
-        source: hub id, folder, ``zoo/NAME``, or a loaded Hugging Face module.
+        source: hub id, folder, ``zoo/NAME``, or a loaded module.
         image_processor: replaces the checkpoint's own; only needed for a module without one.
         image_size: side in pixels of the square that images are resized and cropped to, for families that take any size.
         classifier: a run folder whose fitted head becomes the model's classifier, for a checkpoint that has none or another;
@@ -84,7 +86,7 @@ class VisionModel(Hooked):
             fixed = {"classifier": classifier, "config": config, "dtype": dtype, "device": device}
             checkpoint = _on_server(source, fixed, **kwargs)
         elif isinstance(source, nn.Module):
-            checkpoint = _adopt(source)
+            checkpoint = adopt(source)
         else:
             checkpoint = load_checkpoint(
                 source, config_overrides=config, dtype=as_dtype(dtype), allow_pickle=allow_pickle, **kwargs
@@ -100,16 +102,14 @@ class VisionModel(Hooked):
             checkpoint = fitted.put_into(checkpoint)
             image_size = image_size or fitted.image_size
         family, module = checkpoint.family, checkpoint.module
-        hf_config: Any = module.config
-        vision = hf_config.vision_config if family.text_and_vision else hf_config
         self.checkpoint = checkpoint
         self.family = family
-        self.layout = TokenLayout.of(family, vision)
-        self.vision_config = vision
-        verify(module, family, vision)
+        self.sizes = checkpoint.sizes
+        self.layout = TokenLayout.of(family.name, self.sizes.prefix)
+        verify(module, family, self.sizes)
         processor = image_processor or checkpoint.processor
         if image_size is not None:
-            _refuse_size(family, vision, image_size)
+            _refuse_size(family, self.sizes, image_size)
             processor = at_size(processor, image_size)
         super().__init__(
             module,
@@ -134,13 +134,10 @@ class VisionModel(Hooked):
     @property
     def class_names(self) -> list[str] | None:
         """Names of the classifier's classes, in order; None without an own classifier."""
-        if not self.checkpoint.head_is_own:
-            return None
-        names = self._module.config.id2label
-        return [names[i] for i in range(len(names))]
+        return self.checkpoint.class_names
 
     def __call__(self, images: Any, **kwargs: Any) -> Any:
-        """The Hugging Face output for `images`, with the hooks of a surrounding `hooks` context, if any."""
+        """The output of the library's own forward for `images`, with the hooks of a surrounding `hooks` context, if any."""
         if self.server is None:
             return self.trace(self.pixels(images), trace=False, **kwargs)
         with self.trace(images, **kwargs):
@@ -164,26 +161,12 @@ def _on_server(source: Any, fixed: dict[str, Any], **options: Any) -> Checkpoint
     return load_skeleton(source, **options)
 
 
-def _refuse_size(family: Family, config: Any, side: int) -> None:
-    if not family.any_size and side != config.image_size:
+def _refuse_size(family: Family, sizes: Sizes, side: int) -> None:
+    if not family.any_size and (side, side) != sizes.image:
         able = ", ".join(row.name for row in FAMILIES if row.any_size)
         raise RequestError(
-            f"image size {side} was given, but this {family.name} checkpoint has positions for {config.image_size} pixels "
+            f"image size {side} was given, but this {family.name} checkpoint has positions for {sizes.image[0]} pixels "
             f"only; leave the size out (families that take any size: {able})."
         )
-    if side < config.patch_size or side % config.patch_size:
-        raise RequestError(
-            f"image size {side} was given; a multiple of the patch size {config.patch_size} is expected."
-        )
-
-
-def _adopt(module: nn.Module) -> Checkpoint:
-    """A loaded Hugging Face module as a `Checkpoint`; its classifier counts as its own."""
-    config = getattr(module, "config", None)
-    if config is None:
-        raise RequestError(f"{type(module).__name__} has no Hugging Face config; give a transformers vision model.")
-    family = find_family([type(module).__name__], config)
-    if type(module).__name__ != family.hf_class:
-        raise RequestError(f"{type(module).__name__} has no classifier; load it as {family.hf_class}.")
-    name = getattr(config, "name_or_path", "") or ""
-    return Checkpoint(module.eval(), family, load_processor(name) if name else None, bool(family.heads), name, None)
+    if side < max(sizes.patch) or any(side % patch for patch in sizes.patch):
+        raise RequestError(f"image size {side} was given; a multiple of the patch size {sizes.patch[0]} is expected.")

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from clsinterp.checks.local import check
 from clsinterp.errors import RequestError
-from clsinterp.models.checkpoint import load_checkpoint
+from clsinterp.models.loading import load_checkpoint
 from clsinterp.vision_model import VisionModel
 
 

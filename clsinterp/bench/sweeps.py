@@ -92,7 +92,7 @@ class Setting:
     def blocks_alone(self) -> None:
         """Every block on the rows it gets in the fork, a cacheful at a time, and nothing else."""
         blocks = self.model._module.get_submodule(self.model.family.blocks)
-        side, patch = self.pixels.shape[-1], self.model.vision_config.patch_size
+        side, patch = self.pixels.shape[-1], self.model.sizes.patch[0]
         n_tokens = self.model.layout.n_prefix + (side // patch) ** 2
         h = torch.randn(N_LAYERS * len(self.pixels), n_tokens, self.model.d_model)
         with torch.inference_mode():

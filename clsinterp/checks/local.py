@@ -65,11 +65,10 @@ def check(model: VisionModel) -> Iterator[Finding]:
 
 def _pixels(model: VisionModel) -> Tensor:
     """Random images: of the size in the config, or of 4 x 4 patches where that is over 256 and any size fits (DINOv2)."""
-    size, patch = model.vision_config.image_size, model.vision_config.patch_size
-    height, width = size if isinstance(size, (list, tuple)) else (size, size)
-    if model.family.any_size and height * width > 256 * patch**2:
-        height = width = 4 * patch
-    draw = torch.randn(BATCH, getattr(model.vision_config, "num_channels", 3), height, width, generator=generator(0))
+    (height, width), (rows, columns) = model.sizes.image, model.sizes.patch
+    if model.family.any_size and height * width > 256 * rows * columns:
+        height, width = 4 * rows, 4 * columns
+    draw = torch.randn(BATCH, model.sizes.channels, height, width, generator=generator(0))
     return draw.to(next(model._module.parameters()))
 
 

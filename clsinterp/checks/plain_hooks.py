@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from clsinterp.interventions import TokenEdit
+from clsinterp.models.outputs import hidden_of, logits_of, with_logits
 from clsinterp.vision_model import VisionModel
 
 
@@ -49,7 +50,7 @@ def edited_forward(
         handle = blocks[-1].register_forward_hook(lambda _m, _a, _o: h)
         hooks.callback(handle.remove)
         output = module(pixels)
-    return seen, output.logits if family.heads else output.last_hidden_state
+    return seen, logits_of(output) if family.heads else hidden_of(output)
 
 
 def _edit_ends(model: VisionModel, name: str | None, edit: TokenEdit, keep: Callable[[Any], Any]) -> None:
@@ -57,7 +58,7 @@ def _edit_ends(model: VisionModel, name: str | None, edit: TokenEdit, keep: Call
     module, family = model._module, model.family
     embed: Any = module.get_submodule(family.embed)
     if name == "hook_embed":
-        patches = getattr(embed, family.patch_embed)
+        patches = module.get_submodule(family.patch_embed)
 
         def change(_m, _a, out):
             return edit(out) if out.ndim == 3 else edit(out.flatten(2).mT).mT.reshape(out.shape)
@@ -94,7 +95,7 @@ def _edit_ends(model: VisionModel, name: str | None, edit: TokenEdit, keep: Call
 
             keep(head.register_forward_pre_hook(both))
     if name == "hook_logits":
-        keep(module.register_forward_hook(lambda _m, _a, out: type(out)(**{**out, "logits": edit(out.logits)})))
+        keep(module.register_forward_hook(lambda _m, _a, out: with_logits(out, edit(logits_of(out)))))
 
 
 def _positions(model: VisionModel, embed: Any, like: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from clsinterp.interventions import TokenEdit
 from clsinterp.models.layers import EMBEDDINGS
+from clsinterp.models.outputs import hidden_of
 from clsinterp.models.tokens import Where
 from clsinterp.probing.metrics import ranks
 from clsinterp.sweeps.columns import column
@@ -60,7 +61,7 @@ def plain_forward(
     if features:
         readout = torch.cat([features[i] for i in sorted(features)], dim=-1)
     else:
-        tokens = output.last_hidden_state
+        tokens = hidden_of(output)
         readout = torch.cat([tokens[:, 0], tokens[:, model.layout.n_prefix :].mean(1)], dim=-1)
     return states, readout, getattr(output, "logits", None)
 

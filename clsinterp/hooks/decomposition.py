@@ -1,7 +1,7 @@
 """What a cached residual stream is made of, and what each part adds to a logit."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from einops import rearrange
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from clsinterp.errors import RequestError
 from clsinterp.models.block_maps import attn_bias, head_results, layer_scale, mlp_maps
+from clsinterp.models.norms import centred
+from clsinterp.models.readouts import pool
 
 if TYPE_CHECKING:
     from clsinterp.models.traced import Traced
@@ -113,8 +115,7 @@ class Decomposition(Mapping[Any, Tensor]):
                 parts.append(self["mlp_out", i])
                 labels.append(f"{i}_mlp_out")
                 continue
-            mlp = self.model.blocks[i].mlp._module
-            out = getattr(mlp, mlp_maps(mlp)[1])
+            out = getattr(self.model.blocks[i].mlp._module, mlp_maps(self.model, i)[1])
             post, scale = self["post", i], layer_scale(self.model, i, "scale2")
             neurons = torch.einsum("...n,mn->n...m", post, out.weight) * scale
             parts += list(neurons)
@@ -132,7 +133,7 @@ class Decomposition(Mapping[Any, Tensor]):
         component: the results sum to the norm's output minus its bias. CLIP has no final norm: the stack comes back.
         """
         if layer is None or layer == self.model.n_layers:
-            norm, key = self.model.lens_norm, "ln_final.hook_scale"
+            norm, key = cast(Any, self.model.lens_norm), "ln_final.hook_scale"
             if norm is None:
                 return stack
         else:
@@ -142,7 +143,8 @@ class Decomposition(Mapping[Any, Tensor]):
         scale = self[key]
         if scale.ndim < stack.ndim - 1:  # BEiT's norm after the patch mean has one scale per image
             scale = scale.unsqueeze(-2)
-        return (stack - stack.mean(-1, keepdim=True)) / scale * norm.weight
+        divided = centred(norm, stack) / scale
+        return divided if norm.weight is None else divided * norm.weight
 
     def class_directions(self, labels: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows d_readout"]:
         """The classifier's weights for `labels`, over the concatenated read-outs (DeiT: each head's, halved)."""
@@ -163,20 +165,18 @@ class Decomposition(Mapping[Any, Tensor]):
         normed = self.apply_ln_to_stack(components)
         total: Any = 0
         for readout, direction in zip(self.model.family.readouts, directions, strict=True):
-            where = self.model.layout.index("patches" if readout == "patch_mean" else readout)
-            tokens = normed[..., where, :]
-            pooled = tokens.mean(-2) if readout == "patch_mean" else tokens
-            total = total + (pooled * direction).sum(-1)
+            total = total + (pool(normed, self.model.layout, readout) * direction).sum(-1)
         return total
 
     def logit_constant(self, labels: int | Int[Tensor, " batch"]) -> Tensor:
         """The part of the logit of `labels` that no component makes: the classifier's bias and the final norm's."""
         index = torch.as_tensor(labels)
         bias = torch.stack([head.bias for head in self.model.heads]).mean(0)[index]
-        if self.model.lens_norm is None:
+        of_norm = getattr(self.model.lens_norm, "bias", None)
+        if of_norm is None:
             return bias
         parts = self.class_directions(index).split(self.model.d_model, dim=-1)
-        return bias + torch.stack([(part * self.model.lens_norm.bias).sum(-1) for part in parts]).sum(0)
+        return bias + torch.stack([(part * of_norm).sum(-1) for part in parts]).sum(0)
 
     def _upto(self, layer: int | None) -> int:
         n = self.model.n_layers

@@ -16,6 +16,7 @@ from clsinterp.errors import RequestError
 from clsinterp.hooks.cache import ActivationCache
 from clsinterp.hooks.points import ON_REQUEST, hook_names, walk
 from clsinterp.hooks.visits import HookFn, HookPoint, calling, keeping
+from clsinterp.models.outputs import hidden_of, logits_of
 from clsinterp.models.traced import Traced
 from clsinterp.models.unstable import edits_of, set_edits
 from clsinterp.remote.model import Remote
@@ -146,7 +147,7 @@ class Hooked(Remote):
         """
         with self.hooks(fwd_hooks, bwd_hooks):
             out = self(images)
-            return out.logits if self.family.heads else out.last_hidden_state
+            return logits_of(out) if self.family.heads else hidden_of(out)
 
 
 def select(model: Traced, names_filter: NamesFilter) -> list[str]:

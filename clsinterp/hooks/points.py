@@ -16,10 +16,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
-from clsinterp.models.block_maps import attn_bias, by_head, head_results, layer_scale, mlp_maps
+from clsinterp.models.block_maps import (
+    QKV,
+    attn_bias,
+    attn_output,
+    by_head,
+    edit_qkv,
+    head_results,
+    layer_scale,
+    mlp_maps,
+)
+from clsinterp.models.norms import centred, denominator, rescaled
 
 if TYPE_CHECKING:
     from clsinterp.models.traced import Traced
@@ -113,7 +122,7 @@ def _embeddings(model: Traced, here: _Stop) -> None:
     embed = model.embed
     size = embed.input.shape[-2:] if here.wants("hook_pos_embed") else None
     if here.wants("hook_embed"):
-        patches = embed.get(model.family.patch_embed)
+        patches: Any = model.patch_embed
         raw = patches.output
         # CLIP, SigLIP and DINOv3 have a bare convolution there: (batch, d_model, height, width)
         value, edited = here.at("hook_embed", raw.flatten(2).mT if raw.ndim == 4 else raw)
@@ -121,11 +130,11 @@ def _embeddings(model: Traced, here: _Stop) -> None:
             patches.output = value.mT.unflatten(2, raw.shape[2:]) if raw.ndim == 4 else value
     if here.wants("hook_pos_embed", "hook_full_embed"):
         full = embed.output
-        positions = position_embeddings(model, size, full) if size is not None else full
+        positions = model.family.positions(model, size, full) if size is not None else full
         new, moved = here.at("hook_pos_embed", positions)
         if moved:
             # Taken away from a reading of its own, so that the gradient at `new` is that of adding it.
-            full = full - position_embeddings(model, size, full) + new
+            full = full - model.family.positions(model, size, full) + new
         full, edited = here.at("hook_full_embed", full)
         if moved or edited:
             embed.output = full
@@ -133,33 +142,14 @@ def _embeddings(model: Traced, here: _Stop) -> None:
         here.through("hook_ln_pre", model.ln_pre, "output")
 
 
-def position_embeddings(model: Traced, size: Any, like: Tensor) -> Tensor:
-    """The position embeddings as added to the tokens, shaped like `like` (batch, token, d_model); zeros where none are."""
-    module: Any = model._module.get_submodule(model.family.embed)
-    if hasattr(module, "position_embedding"):
-        value = module.position_embedding.weight.unsqueeze(0)
-    elif getattr(module, "position_embeddings", None) is None:  # positions enter inside attention (BEiT, DINOv3)
-        return torch.zeros_like(like)
-    else:
-        value = module.position_embeddings
-        registers = model.layout.slices.get("registers")
-        n_registers = registers.stop - registers.start if registers else 0
-        if value.shape[1] != like.shape[1] - n_registers:  # another image size than the checkpoint was trained at
-            value = module.interpolate_pos_encoding(like[:, n_registers:], *size)
-        if registers:  # they stand after the CLS token and have no position
-            value = torch.cat([value[:, :1], value.new_zeros(1, n_registers, value.shape[2]), value[:, 1:]], dim=1)
-    return value.expand_as(like).clone()
-
-
-def _norm(envoy: Any, norm: nn.LayerNorm, here: _Stop) -> None:
-    """A LayerNorm's denominator and output."""
+def _norm(envoy: Any, norm: nn.Module, here: _Stop) -> None:
+    """A norm's denominator and output."""
     out = None
     if here.wants("hook_scale"):
         x = envoy.input
-        centred = x - x.mean(-1, keepdim=True)
-        scale, edited = here.at("hook_scale", (centred.square().mean(-1, keepdim=True) + norm.eps).sqrt())
+        scale, edited = here.at("hook_scale", denominator(norm, x))
         if edited:
-            envoy.output = out = centred / scale * norm.weight + norm.bias
+            envoy.output = out = rescaled(norm, centred(norm, x) / scale)
     here.through("hook_normalized", envoy, "output", out)
 
 
@@ -187,7 +177,7 @@ def _block(model: Traced, i: int, here: _Stop) -> None:
     elif here.wants("hook_mlp_out"):
         mid = block.ln2.input
     _norm(block.ln2, getattr(module, model.family.ln2), here.under("ln2."))
-    _mlp(block.mlp, mlp_maps(module.mlp), here.under("mlp."))
+    _mlp(block.mlp, mlp_maps(model, i), here.under("mlp."))
     if moved or here.wants("hook_mlp_out"):
         mlp_out, edited = here.at("hook_mlp_out", block.mlp.output * layer_scale(model, i, "scale2"))
         if moved or edited:
@@ -199,20 +189,14 @@ def _attention(model: Traced, i: int, here: _Stop) -> Tensor | None:
     """Queries to z; returns z (batch, token, head, d_head) where the head results are wanted."""
     attn = model.blocks[i].attn
     wants_pattern = here.wants("hook_attn_scores", "hook_pattern")
-    bias, rope = _attention_inputs(attn) if wants_pattern else (None, None)
-    qkv = {}
-    for x in "qkv":
-        if here.wants(f"hook_{x}") or wants_pattern:
-            envoy = getattr(attn, f"{x}_proj")
-            raw = envoy.output
-            value, edited = here.at(f"hook_{x}", by_head(raw, model.n_heads))
-            if edited:
-                envoy.output = value.flatten(2)
-            qkv[x] = value
+    args, kwargs = attn.inputs if wants_pattern else ((), {})
+    wanted = [x for x in QKV if wants_pattern or here.wants(f"hook_{x}")]
+    qkv = edit_qkv(model, i, wanted, lambda x, value: here.at(f"hook_{x}", value)) if wanted else {}
     z: Any = None
     moved = False
     if wants_pattern:
-        z, moved = _pattern(qkv, bias, rope, here)
+        q, k, v = (qkv[x].transpose(1, 2) for x in QKV)  # (batch, head, token, d_head)
+        z, moved = _pattern(model.family.scores(attn._module, q, k, args, kwargs), v, here)
     out = getattr(attn, model.family.attn_out)
     if moved or here.wants("hook_z", "hook_result"):
         if not moved:
@@ -223,23 +207,8 @@ def _attention(model: Traced, i: int, here: _Stop) -> Tensor | None:
     return z
 
 
-def _attention_inputs(attn: Any) -> tuple[Tensor | None, Any]:
-    """The additive bias on the scores (BEiT's relative positions), and DINOv3's rotary embeddings."""
-    args, kwargs = attn.inputs
-    bias = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
-    return bias, kwargs.get("position_embeddings")
-
-
-def _pattern(qkv: dict[str, Tensor], bias: Tensor | None, rope: Any, here: _Stop) -> tuple[Tensor | None, bool]:
+def _pattern(scores: Tensor, v: Tensor, here: _Stop) -> tuple[Tensor | None, bool]:
     """Scores and pattern (batch, head, query, key); if either is edited, the z that follows (batch, token, head, d_head)."""
-    q, k, v = (qkv[x].transpose(1, 2) for x in "qkv")  # (batch, head, token, d_head)
-    if rope is not None:
-        from transformers.models.dinov3_vit.modeling_dinov3_vit import apply_rotary_pos_emb
-
-        q, k = apply_rotary_pos_emb(q, k, *rope)
-    scores = q @ k.mT * q.shape[-1] ** -0.5
-    if bias is not None:
-        scores = scores + bias
     scores, first = here.at("hook_attn_scores", scores)
     pattern, second = here.at("hook_pattern", scores.softmax(dim=-1))
     return ((pattern @ v).transpose(1, 2), True) if first or second else (None, False)
@@ -253,7 +222,7 @@ def _attn_out(model: Traced, i: int, z: Tensor | None, here: _Stop) -> tuple[Ten
         result, moved = here.at("attn.hook_result", head_results(model, i, z))
         attn_out = result.sum(dim=2) + attn_bias(model, i) if moved else None
     if attn_out is None:
-        attn_out = model.blocks[i].attn.output[0] * layer_scale(model, i, "scale1")
+        attn_out = attn_output(model, i) * layer_scale(model, i, "scale1")
     attn_out, edited = here.at("hook_attn_out", attn_out)
     return attn_out, moved or edited
 

@@ -1,25 +1,19 @@
-"""From a source (hub id, folder, ``zoo/NAME``) to a Hugging Face module whose every weight was in the checkpoint."""
+"""A loaded checkpoint, and what a source (hub id, folder, ``zoo/NAME``) names."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch import nn
 
 from clsinterp.errors import RequestError
-from clsinterp.models.families import Family, find_family
-from clsinterp.models.unstable import commit_of
+from clsinterp.models.family import Family, Sizes
 from clsinterp.models.wheels import SOURCES, fetched
 
-logger = logging.getLogger(__name__)
 ZOO = Path(__file__).parents[1] / "zoo"
 
 
@@ -28,18 +22,23 @@ class Checkpoint:
     """A loaded checkpoint.
 
     Attributes:
-        module: the Hugging Face model, in eval mode.
+        module: the library's model, in eval mode.
         family: its row of the table.
-        processor: the checkpoint's own image processor (PIL backend), or None.
+        sizes: how large it is.
+        processor: the checkpoint's own image processing, or None: called with ``images=`` (RGB) and ``return_tensors="pt"`` it
+            gives a mapping with ``pixel_values``.
         head_is_own: whether the checkpoint carried its classifier.
+        class_names: names of the classifier's classes, in order; None where there is no classifier or no names.
         source: what was asked for.
         revision: the commit on the hub, or None for local weights.
     """
 
     module: nn.Module
     family: Family
+    sizes: Sizes
     processor: Any
     head_is_own: bool
+    class_names: list[str] | None
     source: str
     revision: str | None
 
@@ -85,137 +84,3 @@ def resolve(source: str) -> str:
     if path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise RequestError(f"{source} is neither a checkpoint folder nor a hub id such as google/vit-base-patch16-224.")
     return source
-
-
-def load_checkpoint(
-    source: str,
-    *,
-    revision: str | None = None,
-    config_overrides: dict[str, Any] | None = None,
-    dtype: torch.dtype = torch.float32,
-    allow_pickle: bool = False,
-    **kwargs: Any,
-) -> Checkpoint:
-    """Load `source` and refuse anything that would leave a backbone weight at its random initial value.
-
-    Args:
-        source: hub id, folder, or ``zoo/NAME``.
-        revision: branch, tag or commit on the hub.
-        config_overrides: fields of the config to change before the model is built, such as
-            ``{"use_mean_pooling": False}`` for BEiT read from the CLS token.
-        dtype: floating-point type of the weights.
-        allow_pickle: also accept ``pytorch_model.bin``; unpickling can run code, so only for files you trust.
-        **kwargs: passed to ``from_pretrained`` (``attn_implementation``, ``device_map``).
-
-    Raises:
-        RequestError: unknown family, missing or mismatched weights, pickled weights, unreadable files.
-    """
-    where = resolve(source)
-    config = read_config(where, source, revision)
-    for key, value in (config_overrides or {}).items():
-        if not hasattr(config, key):
-            raise RequestError(f"the config of {source} has no field {key!r} to override.")
-        setattr(config, key, value)
-    family = find_family(config.architectures, config)
-    hf_class = getattr(transformers, family.hf_class)
-    options = {"revision": revision, "dtype": dtype, "use_safetensors": None if allow_pickle else True, **kwargs}
-    try:
-        module, info = _from_pretrained(hf_class, where, config, **options)
-    except Exception as error:  # transformers, safetensors and the hub raise a dozen kinds here
-        raise _explain(source, error, allow_pickle) from error
-    missing = set(info["missing_keys"])
-    heads = {key for key in missing if key.startswith(tuple(f"{h}." for h in family.heads))}
-    allowed = {key for key in missing - heads if any(re.fullmatch(p, key) for p in family.may_miss)}
-    if lost := sorted(missing - heads - allowed):
-        raise RequestError(
-            f"{source} lacks {len(lost)} weights of {family.hf_class}, which would stay random: {_some(lost)}. "
-            "The checkpoint is incomplete, or belongs to another architecture."
-        )
-    if mismatched := info.get("mismatched_keys"):
-        raise RequestError(
-            f"{source} has weights of another shape than its config says: {_some(sorted(map(str, mismatched)))}."
-        )
-    if broken := sorted(name for name, p in module.named_parameters() if not torch.isfinite(p).all()):
-        # Refused here because it need not show later: fused attention kernels can turn NaN scores into zeros.
-        raise RequestError(f"{source} has NaN or infinity in {len(broken)} weights: {_some(broken)}.")
-    if allowed:
-        logger.warning("%s: initialised as the family allows: %s", source, ", ".join(sorted(allowed)))
-    return Checkpoint(
-        module.eval(),
-        family,
-        load_processor(where, revision),
-        head_is_own=bool(family.heads) and not heads,
-        source=source,
-        revision=commit_of(config, where, revision),
-    )
-
-
-def load_processor(where: str, revision: str | None = None) -> Any:
-    """The checkpoint's image processor on the PIL backend, or None if it ships none.
-
-    The PIL backend is asked for by name: torchvision resizes a little differently, so pixels would
-    depend on what happens to be installed.
-    """
-    try:
-        return transformers.AutoImageProcessor.from_pretrained(where, revision=revision, backend="pil")
-    except (OSError, ValueError) as error:
-        logger.warning("%s has no usable image processor: %s", where, _first_line(error))
-        return None
-
-
-def _from_pretrained(hf_class: Any, where: str, config: Any, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
-    """The classifier with the checkpoint's weights, and what transformers says of missing keys."""
-    # Other shapes are let through to be reported by name.
-    options |= {"weights_only": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    wanted = hf_class.config_class
-    if isinstance(config, wanted):
-        return hf_class.from_pretrained(where, config=config, **options)
-    if "vision_config" not in wanted.sub_configs:  # ViT-MAE loaded as a ViT classifier
-        return hf_class.from_pretrained(where, config=wanted.from_dict(config.to_dict()), **options)
-    # A vision tower saved alone (CLIPVisionModel): its keys have no prefix, so it is loaded by itself and put in place.
-    tower, info = getattr(transformers, config.architectures[0]).from_pretrained(where, config=config, **options)
-    whole = hf_class(wanted(vision_config=config.to_dict())).to(options["dtype"])
-    whole.vision_model = tower
-    return whole, {**info, "missing_keys": {*info["missing_keys"], "classifier.weight"}}
-
-
-def read_config(where: str, source: str, revision: str | None) -> Any:
-    """The config at `where`, which messages call `source`.
-
-    Raises:
-        RequestError: unreadable, or of a type that transformers does not know.
-    """
-    try:
-        config = transformers.AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
-    except Exception as error:
-        local = Path(where) / "config.json"
-        if local.is_file():
-            try:
-                kind = json.loads(local.read_text()).get("model_type")
-            except (ValueError, AttributeError):
-                raise RequestError(f"{local} is not a JSON object.") from error
-            if kind not in transformers.CONFIG_MAPPING:
-                raise RequestError(
-                    f"{source} is of type {kind!r}, which transformers does not know without running code from the "
-                    "checkpoint; this package never does that."
-                ) from error
-        raise RequestError(f"cannot read the config of {source}: {_first_line(error)}") from error
-    return config
-
-
-def _explain(source: str, error: Exception, allow_pickle: bool) -> RequestError:
-    text = _first_line(error)
-    if not allow_pickle and "safetensors" in text:
-        return RequestError(
-            f"{source} has no usable safetensors weights ({text}). "
-            "If it ships only pickled weights and you trust them, pass allow_pickle=True."
-        )
-    return RequestError(f"cannot load {source}: {text}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _some(names: list[str], n: int = 6) -> str:
-    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")

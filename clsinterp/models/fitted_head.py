@@ -3,7 +3,6 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -68,7 +67,6 @@ class FittedHead:
                 linear.weight.copy_(weight)
                 linear.bias.copy_(bias)
             module.set_submodule(path, linear)
-        config: Any = module.config
-        config.id2label = dict(enumerate(self.class_names))
-        config.label2id = {name: i for i, name in enumerate(self.class_names)}
-        return dataclasses.replace(checkpoint, module=module.eval(), head_is_own=True)
+        return dataclasses.replace(
+            checkpoint, module=module.eval(), head_is_own=True, class_names=list(self.class_names)
+        )

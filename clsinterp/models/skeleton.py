@@ -8,8 +8,9 @@ import torch
 import transformers
 
 from clsinterp.errors import RequestError
-from clsinterp.models.checkpoint import Checkpoint, load_processor, read_config, resolve
+from clsinterp.models.checkpoint import Checkpoint, resolve
 from clsinterp.models.families import find_family
+from clsinterp.models.load_hf import load_processor, names_of, read_config, sizes_of
 from clsinterp.models.unstable import commit_of, from_config
 
 
@@ -43,8 +44,10 @@ def load_skeleton(source: str, *, revision: str | None = None, **kwargs: Any) ->
     return Checkpoint(
         module.eval(),
         family,
+        sizes_of(family, config),
         load_processor(where, revision),
         head_is_own,
+        names_of(config) if head_is_own else None,
         source,
         commit_of(config, where, revision),
     )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Never
+from typing import Never
 
 from clsinterp.errors import RequestError
-from clsinterp.models.families import Family
 
 Where = int | slice | list[int]  # selects tokens on the token axis
 GROUPS = ("cls", "distill", "registers", "patches")
@@ -27,16 +26,14 @@ class TokenLayout:
     family: str
 
     @classmethod
-    def of(cls, family: Family, config: Any) -> TokenLayout:
-        """The layout of `family`, with counts such as ``num_register_tokens`` taken from `config`."""
+    def of(cls, family: str, prefix: Sequence[tuple[str, int]]) -> TokenLayout:
+        """The layout of a model of that family with the token groups `prefix`, (name, how many), before its patches."""
         slices, start = {}, 0
-        for group, count in family.prefix:
-            n = getattr(config, count) if isinstance(count, str) else count
-            if n:
-                slices[group] = slice(start, start + n)
+        for group, n in prefix:
+            slices[group] = slice(start, start + n)
             start += n
         slices["patches"] = slice(start, None)
-        return cls(slices, start, family.name)
+        return cls(slices, start, family)
 
     def index(self, group: str | Sequence[int]) -> Where:
         """What selects `group` on the token axis: an int for the single tokens (cls, distill), else a slice or a list.

@@ -12,7 +12,9 @@ from clsinterp.data.images import to_rgb
 from clsinterp.data.packed import PackedPixels
 from clsinterp.errors import RequestError
 from clsinterp.models.checkpoint import Checkpoint
-from clsinterp.models.families import Family
+from clsinterp.models.family import Family, Sizes
+from clsinterp.models.outputs import logits_of, with_logits
+from clsinterp.models.readouts import MAP, features
 from clsinterp.models.tokens import TokenLayout
 from clsinterp.models.unstable import Wrapped, output_view
 
@@ -23,11 +25,11 @@ if TYPE_CHECKING:
 def _logits(self: Traced, value: Any) -> Tensor:
     if not self.family.heads:
         raise RequestError(f"a {self.family.name} checkpoint has no classifier; fit a head with head='fit'.")
-    return value.logits
+    return logits_of(value)
 
 
 def _with_logits(self: Traced, value: Any, new: Tensor) -> Any:
-    return type(value)(**{**value, "logits": new})
+    return with_logits(value, new)
 
 
 class Traced(Wrapped):
@@ -36,24 +38,24 @@ class Traced(Wrapped):
     checkpoint: Checkpoint
     family: Family
     layout: TokenLayout
-    vision_config: Any
+    sizes: Sizes
 
     # -- facts ---------------------------------------------------------------
 
     @property
     def n_layers(self) -> int:
         """Number of blocks."""
-        return self.vision_config.num_hidden_layers
+        return self.sizes.n_layers
 
     @property
     def d_model(self) -> int:
         """Width of the residual stream."""
-        return self.vision_config.hidden_size
+        return self.sizes.d_model
 
     @property
     def n_heads(self) -> int:
         """Attention heads per block."""
-        return self.vision_config.num_attention_heads
+        return self.sizes.n_heads
 
     @property
     def heads(self) -> list[nn.Linear]:
@@ -61,16 +63,15 @@ class Traced(Wrapped):
         return [self._module.get_submodule(path) for path in self.family.heads]
 
     @property
-    def lens_norm(self) -> nn.LayerNorm | None:
+    def lens_norm(self) -> nn.Module | None:
         """The norm the read-out applies before the classifier, as a torch module; None where there is none (CLIP)."""
         path = self.family.lens_norm
         return self._module.get_submodule(path) if path else None
 
     def patch_grid(self, pixels: Tensor) -> tuple[int, int]:
         """Rows and columns of patches for `pixels` (.., height, width)."""
-        patch = self.vision_config.patch_size
-        patch = patch if isinstance(patch, int) else patch[0]
-        return pixels.shape[-2] // patch, pixels.shape[-1] // patch
+        height, width = self.sizes.patch
+        return pixels.shape[-2] // height, pixels.shape[-1] // width
 
     # -- values of a trace -----------------------------------------------------
 
@@ -81,8 +82,14 @@ class Traced(Wrapped):
         """What enters the classifier, (batch, d_readout): the read-outs of the family's row, concatenated in order."""
         if len(self.family.heads) == 1:
             return self.head.input
-        tokens = self.ln_final.output
-        return torch.cat([self._pool(tokens, name) for name in self.family.readouts], dim=-1)
+        family = self.family
+        if MAP in family.readouts:
+            return self.pooling.output
+        if family.ln_final is None and family.lens_norm is None:
+            return features(self, self.blocks[-1].output)
+        normed = self.ln_final.output
+        # A norm after pooling gives the read-out itself.
+        return features(self, normed) if normed.ndim > 2 else normed
 
     @readout.setter
     def readout(self, new: Tensor) -> None:
@@ -97,11 +104,6 @@ class Traced(Wrapped):
         for name, part in zip(self.family.readouts, new.split(self.d_model, dim=-1), strict=True):
             tokens[:, self.layout.index(name)] = part
         self.ln_final.output = tokens
-
-    def _pool(self, tokens: Tensor, readout: str) -> Tensor:
-        if readout == "patch_mean":
-            return tokens[:, self.layout.index("patches")].mean(dim=1)
-        return tokens[:, self.layout.index(readout)]
 
     # -- input -----------------------------------------------------------------
 

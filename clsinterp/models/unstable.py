@@ -109,6 +109,6 @@ def commit_of(config: Any, where: str, revision: str | None) -> str | None:
     return getattr(resolve_revision(where, revision), "resolved", None)
 
 
-def attention_kernel(config: Any) -> str:
-    """What computes attention: ``eager``, ``sdpa`` or another."""
-    return getattr(config, "_attn_implementation", None) or "sdpa"
+def attention_kernel(module: nn.Module) -> str:
+    """What computes a model's attention: ``eager``, ``sdpa`` or another."""
+    return getattr(getattr(module, "config", None), "_attn_implementation", None) or "sdpa"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clsinterp.errors import RequestError
-from clsinterp.models.families import Family
+from clsinterp.models.family import Family
 
 if TYPE_CHECKING:
     from jaxtyping import Float

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from clsinterp.errors import RequestError
-from clsinterp.models.families import Family
+from clsinterp.models.family import Family
+from clsinterp.models.norms import normalised
+from clsinterp.models.readouts import POOLED
 from clsinterp.probing.head import Head
 
 if TYPE_CHECKING:
@@ -24,12 +25,12 @@ def lens_readout(family: Family, group: str = "cls") -> str:
     A group's own read-out where it has one (DeiT's distillation head on the distillation token, DINOv2's CLS half on
     the CLS token, its patch half on patches), else the first.
     """
-    wanted = "patch_mean" if group == "patches" else group
-    return wanted if wanted in family.readouts else family.readouts[0]
+    own = {group, *(readout for readout, pooled in POOLED.items() if pooled == group)}
+    return next((readout for readout in family.readouts if readout in own), family.readouts[0])
 
 
 def lens_logits(
-    tokens: Float[Tensor, "*rows d_model"], head: Head, readout: str, norm: nn.LayerNorm | None
+    tokens: Float[Tensor, "*rows d_model"], head: Head, readout: str, norm: nn.Module | None
 ) -> Float[Tensor, "*rows classes"]:
     """Logits that the classifier gives to `tokens` of the residual stream.
 
@@ -40,8 +41,7 @@ def lens_logits(
         norm: the final norm to apply first (Vilas et al. 2023), or None (the published note; CLIP has none).
     """
     if norm is not None:
-        # Functional, not norm(tokens): inside a trace a call of the module would count as the model reaching it.
-        tokens = F.layer_norm(tokens, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        tokens = normalised(norm, tokens)
     return head.read(tokens, readout)
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clsinterp.errors import RequestError
-from clsinterp.models.families import Family
+from clsinterp.models.family import Family
 from clsinterp.probing.head import Head
 from clsinterp.probing.ridge import FOLDS, Ridge, RidgeStats, solve
 

@@ -133,7 +133,5 @@ class Remote(Sent):
 
 def blank(model: Traced, n: int) -> Tensor:
     """`n` images of the size the checkpoint is made for, each of one grey: 0, 1, ..."""
-    size = model.vision_config.image_size
-    height, width = size if isinstance(size, (list, tuple)) else (size, size)
     grey = torch.arange(n, dtype=torch.float32).view(n, 1, 1, 1)
-    return grey.expand(n, getattr(model.vision_config, "num_channels", 3), height, width)
+    return grey.expand(n, model.sizes.channels, *model.sizes.image)

@@ -61,11 +61,11 @@ def images_at_once(
     parameter = next(model._module.parameters())
     budget = memory_gb * 1e9 if memory_gb is not None else SHARE_OF_FREE * free_bytes(parameter.device)
     budget /= sharers
-    patch = model.vision_config.patch_size
-    n_tokens = model.layout.n_prefix + (height // patch) * (width // patch)
+    rows, columns = model.sizes.patch
+    n_tokens = model.layout.n_prefix + (height // rows) * (width // columns)
     per_row = n_tokens * model.d_model * LIVE_PER_BLOCK * parameter.element_size()
-    if attention_kernel(model._module.config) == "eager":
-        per_row += 3 * model.vision_config.num_attention_heads * n_tokens**2 * 4
+    if attention_kernel(model._module) == "eager":
+        per_row += 3 * model.n_heads * n_tokens**2 * 4
     per_image = per_row * (n_forks + 1)
     if budget < per_image:
         raise RequestError(

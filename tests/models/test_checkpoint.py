@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-SCRIPT = "from clsinterp.models.checkpoint import load_checkpoint; print(load_checkpoint('org/tiny').revision)"
+SCRIPT = "from clsinterp.models.loading import load_checkpoint; print(load_checkpoint('org/tiny').revision)"
 
 
 def test_the_commit_on_the_hub_is_known(checkpoint, tmp_path):

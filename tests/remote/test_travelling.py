@@ -111,6 +111,7 @@ from clsinterp.hooks.points import hook_names, walk
 from clsinterp.hooks.visits import HookPoint, calling, keeping
 from clsinterp.models.checkpoint import Checkpoint
 from clsinterp.models.families import find_family
+from clsinterp.models.family import Sizes
 from clsinterp.models.module_tree import renames
 from clsinterp.models.token_views import Tokens
 from clsinterp.models.tokens import TokenLayout
@@ -132,8 +133,9 @@ class There(Traced):
     def __init__(self, module):
         config = module.config
         self.family = family = find_family([type(module).__name__], config)
-        self.checkpoint = Checkpoint(module, family, None, True, "", None)
-        self.layout, self.vision_config = TokenLayout.of(family, config), config
+        self.sizes = sizes = Sizes(3, 16, 2, (8, 8), (16, 16))
+        self.checkpoint = Checkpoint(module, family, sizes, None, True, None, "", None)
+        self.layout = TokenLayout.of(family.name, sizes.prefix)
         super().__init__(module, task="image-classification", rename=renames(family),
                          envoys={{f"{{family.blocks}}.*": Tokens, family.embed: Tokens}})
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clsinterp.models.block_maps import layer_scale, mlp_maps
+from clsinterp.models.block_maps import layer_scale, mlp_maps, out_map
 from clsinterp.probing.lens import lens_logits, lens_readout
 from clsinterp.probing.metrics import ranks
 from clsinterp.studies.setup import Batch, Setup
@@ -118,10 +118,10 @@ def class_value_agreement(setup: Setup, layer: int, component: str) -> Float[Ten
     """
     block = setup.model.blocks[layer]
     if component == "attn":
-        weight = getattr(block.attn._module, setup.model.family.attn_out).weight
+        weight = out_map(setup.model, layer).weight
         scale = layer_scale(setup.model, layer, "scale1")
     else:
-        weight = getattr(block.mlp._module, mlp_maps(block.mlp._module)[1]).weight
+        weight = getattr(block.mlp._module, mlp_maps(setup.model, layer)[1]).weight
         scale = layer_scale(setup.model, layer, "scale2")
     values = weight * (scale.unsqueeze(1) if isinstance(scale, Tensor) else scale)
     embeddings = class_embeddings(setup).to(values)

@@ -1,0 +1,205 @@
+"""The loader of `transformers`: Hugging Face folders and ids, and its loaded modules."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from clsinterp.errors import RequestError
+from clsinterp.models.checkpoint import Checkpoint
+from clsinterp.models.families import find_family
+from clsinterp.models.family import Family, Sizes
+from clsinterp.models.unstable import commit_of
+
+logger = logging.getLogger(__name__)
+
+
+def load(
+    where: str,
+    source: str,
+    *,
+    revision: str | None = None,
+    config_overrides: dict[str, Any] | None = None,
+    dtype: torch.dtype = torch.float32,
+    allow_pickle: bool = False,
+    **kwargs: Any,
+) -> Checkpoint:
+    """Load `source` and refuse anything that would leave a backbone weight at its random initial value.
+
+    Args:
+        where: the folder or hub id.
+        source: what messages call it.
+        revision: branch, tag or commit on the hub.
+        config_overrides: fields of the config to change before the model is built, such as
+            ``{"use_mean_pooling": False}`` for BEiT read from the CLS token.
+        dtype: floating-point type of the weights.
+        allow_pickle: also accept ``pytorch_model.bin``; unpickling can run code, so only for files you trust.
+        **kwargs: passed to ``from_pretrained`` (``attn_implementation``, ``device_map``).
+
+    Raises:
+        RequestError: unknown family, missing or mismatched weights, pickled weights, unreadable files.
+    """
+    config = read_config(where, source, revision)
+    for key, value in (config_overrides or {}).items():
+        if not hasattr(config, key):
+            raise RequestError(f"the config of {source} has no field {key!r} to override.")
+        setattr(config, key, value)
+    family = find_family(config.architectures, config)
+    hf_class = getattr(transformers, family.hf_class)
+    options = {"revision": revision, "dtype": dtype, "use_safetensors": None if allow_pickle else True, **kwargs}
+    try:
+        module, info = _from_pretrained(hf_class, where, config, **options)
+    except Exception as error:  # transformers, safetensors and the hub raise a dozen kinds here
+        raise _explain(source, error, allow_pickle) from error
+    missing = set(info["missing_keys"])
+    heads = {key for key in missing if key.startswith(tuple(f"{h}." for h in family.heads))}
+    allowed = {key for key in missing - heads if any(re.fullmatch(p, key) for p in family.may_miss)}
+    if lost := sorted(missing - heads - allowed):
+        raise RequestError(
+            f"{source} lacks {len(lost)} weights of {family.hf_class}, which would stay random: {_some(lost)}. "
+            "The checkpoint is incomplete, or belongs to another architecture."
+        )
+    if mismatched := info.get("mismatched_keys"):
+        raise RequestError(
+            f"{source} has weights of another shape than its config says: {_some(sorted(map(str, mismatched)))}."
+        )
+    if broken := sorted(name for name, p in module.named_parameters() if not torch.isfinite(p).all()):
+        # Refused here because it need not show later: fused attention kernels can turn NaN scores into zeros.
+        raise RequestError(f"{source} has NaN or infinity in {len(broken)} weights: {_some(broken)}.")
+    if allowed:
+        logger.warning("%s: initialised as the family allows: %s", source, ", ".join(sorted(allowed)))
+    return Checkpoint(
+        module.eval(),
+        family,
+        sizes_of(family, config),
+        load_processor(where, revision),
+        head_is_own=bool(family.heads) and not heads,
+        class_names=names_of(config) if family.heads and not heads else None,
+        source=source,
+        revision=commit_of(config, where, revision),
+    )
+
+
+def adopt(module: nn.Module) -> Checkpoint:
+    """A loaded module as a `Checkpoint`; its classifier counts as its own.
+
+    Raises:
+        RequestError: a class that is not in the family table, or has no classifier where its family has one.
+    """
+    config: Any = module.config
+    family = find_family([type(module).__name__], config)
+    if type(module).__name__ != family.hf_class:
+        raise RequestError(f"{type(module).__name__} has no classifier; load it as {family.hf_class}.")
+    name = getattr(config, "name_or_path", "") or ""
+    return Checkpoint(
+        module.eval(),
+        family,
+        sizes_of(family, config),
+        load_processor(name) if name else None,
+        head_is_own=bool(family.heads),
+        class_names=names_of(config) if family.heads else None,
+        source=name,
+        revision=None,
+    )
+
+
+def sizes_of(family: Family, config: Any) -> Sizes:
+    """The sizes that a config of `transformers` says."""
+    vision = getattr(config, "vision_config", config)
+    counts = ((group, getattr(vision, n) if isinstance(n, str) else n) for group, n in family.prefix)
+    return Sizes(
+        n_layers=vision.num_hidden_layers,
+        d_model=vision.hidden_size,
+        n_heads=vision.num_attention_heads,
+        patch=_pair(vision.patch_size),
+        image=_pair(vision.image_size),
+        channels=getattr(vision, "num_channels", 3),
+        prefix=tuple((group, n) for group, n in counts if n),
+    )
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return tuple(size) if isinstance(size, (list, tuple)) else (size, size)
+
+
+def names_of(config: Any) -> list[str]:
+    """The class names of a config, in order."""
+    return [config.id2label[i] for i in range(len(config.id2label))]
+
+
+def load_processor(where: str, revision: str | None = None) -> Any:
+    """The checkpoint's image processor on the PIL backend, or None if it ships none.
+
+    The PIL backend is asked for by name: torchvision resizes a little differently, so pixels would
+    depend on what happens to be installed.
+    """
+    try:
+        return transformers.AutoImageProcessor.from_pretrained(where, revision=revision, backend="pil")
+    except (OSError, ValueError) as error:
+        logger.warning("%s has no usable image processor: %s", where, _first_line(error))
+        return None
+
+
+def _from_pretrained(hf_class: Any, where: str, config: Any, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
+    """The classifier with the checkpoint's weights, and what transformers says of missing keys."""
+    # Other shapes are let through to be reported by name.
+    options |= {"weights_only": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    wanted = hf_class.config_class
+    if isinstance(config, wanted):
+        return hf_class.from_pretrained(where, config=config, **options)
+    if "vision_config" not in wanted.sub_configs:  # ViT-MAE loaded as a ViT classifier
+        return hf_class.from_pretrained(where, config=wanted.from_dict(config.to_dict()), **options)
+    # A vision tower saved alone (CLIPVisionModel): its keys have no prefix, so it is loaded by itself and put in place.
+    tower, info = getattr(transformers, config.architectures[0]).from_pretrained(where, config=config, **options)
+    whole = hf_class(wanted(vision_config=config.to_dict())).to(options["dtype"])
+    whole.vision_model = tower
+    return whole, {**info, "missing_keys": {*info["missing_keys"], "classifier.weight"}}
+
+
+def read_config(where: str, source: str, revision: str | None) -> Any:
+    """The config at `where`, which messages call `source`.
+
+    Raises:
+        RequestError: unreadable, or of a type that transformers does not know.
+    """
+    try:
+        config = transformers.AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
+    except Exception as error:
+        local = Path(where) / "config.json"
+        if local.is_file():
+            try:
+                kind = json.loads(local.read_text()).get("model_type")
+            except (ValueError, AttributeError):
+                raise RequestError(f"{local} is not a JSON object.") from error
+            if kind not in transformers.CONFIG_MAPPING:
+                raise RequestError(
+                    f"{source} is of type {kind!r}, which transformers does not know without running code from the "
+                    "checkpoint; this package never does that."
+                ) from error
+        raise RequestError(f"cannot read the config of {source}: {_first_line(error)}") from error
+    return config
+
+
+def _explain(source: str, error: Exception, allow_pickle: bool) -> RequestError:
+    text = _first_line(error)
+    if not allow_pickle and "safetensors" in text:
+        return RequestError(
+            f"{source} has no usable safetensors weights ({text}). "
+            "If it ships only pickled weights and you trust them, pass allow_pickle=True."
+        )
+    return RequestError(f"cannot load {source}: {text}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _some(names: list[str], n: int = 6) -> str:
+    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")
