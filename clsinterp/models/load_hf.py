@@ -46,12 +46,46 @@ def load(
     Raises:
         RequestError: unknown family, missing or mismatched weights, pickled weights, unreadable files.
     """
-    config = read_config(where, source, revision)
-    for key, value in (config_overrides or {}).items():
-        if not hasattr(config, key):
-            raise RequestError(f"the config of {source} has no field {key!r} to override.")
-        setattr(config, key, value)
+    config = overridden(read_config(where, source, revision), source, config_overrides)
     family = find_family(config.architectures, config)
+    module, heads, allowed = verified(where, source, config, family, revision, dtype, allow_pickle, **kwargs)
+    if allowed:
+        logger.warning("%s: initialised as the family allows: %s", source, ", ".join(sorted(allowed)))
+    return Checkpoint(
+        module,
+        family,
+        sizes_of(family, config),
+        load_processor(where, revision),
+        head_is_own=bool(family.heads) and not heads,
+        class_names=names_of(config) if family.heads and not heads else None,
+        source=source,
+        revision=commit_of(config, where, revision),
+    )
+
+
+def verified(
+    where: str,
+    source: str,
+    config: Any,
+    family: Family,
+    revision: str | None,
+    dtype: torch.dtype,
+    allow_pickle: bool,
+    **kwargs: Any,
+) -> tuple[nn.Module, set[str], set[str]]:
+    """The model that `family` names, with every weight of its backbone from the checkpoint.
+
+    Args:
+        where, source, revision, dtype, allow_pickle, **kwargs: as for `load`.
+        config: the checkpoint's.
+        family: its row.
+
+    Returns:
+        The model; weights of its heads that the checkpoint lacks; other weights that it lacks and may lack.
+
+    Raises:
+        RequestError: missing, mismatched, non-finite or pickled weights, unreadable files.
+    """
     hf_class = getattr(transformers, family.hf_class)
     options = {"revision": revision, "dtype": dtype, "use_safetensors": None if allow_pickle else True, **kwargs}
     try:
@@ -73,18 +107,7 @@ def load(
     if broken := sorted(name for name, p in module.named_parameters() if not torch.isfinite(p).all()):
         # Refused here because it need not show later: fused attention kernels can turn NaN scores into zeros.
         raise RequestError(f"{source} has NaN or infinity in {len(broken)} weights: {_some(broken)}.")
-    if allowed:
-        logger.warning("%s: initialised as the family allows: %s", source, ", ".join(sorted(allowed)))
-    return Checkpoint(
-        module.eval(),
-        family,
-        sizes_of(family, config),
-        load_processor(where, revision),
-        head_is_own=bool(family.heads) and not heads,
-        class_names=names_of(config) if family.heads and not heads else None,
-        source=source,
-        revision=commit_of(config, where, revision),
-    )
+    return module.eval(), heads, allowed
 
 
 def adopt(module: nn.Module) -> Checkpoint:
@@ -184,6 +207,19 @@ def read_config(where: str, source: str, revision: str | None) -> Any:
                     "checkpoint; this package never does that."
                 ) from error
         raise RequestError(f"cannot read the config of {source}: {_first_line(error)}") from error
+    return config
+
+
+def overridden(config: Any, source: str, changes: dict[str, Any] | None) -> Any:
+    """`config` with some fields changed, in place.
+
+    Raises:
+        RequestError: a field that it does not have.
+    """
+    for key, value in (changes or {}).items():
+        if not hasattr(config, key):
+            raise RequestError(f"the config of {source} has no field {key!r} to override.")
+        setattr(config, key, value)
     return config
 
 

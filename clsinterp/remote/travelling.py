@@ -27,6 +27,7 @@ TRAVELLING = (
     "clsinterp.models.positions",
     "clsinterp.models.readouts",
     "clsinterp.models.scores",
+    "clsinterp.models.text_head",
     "clsinterp.models.token_views",
     "clsinterp.models.tokens",
     "clsinterp.models.traced",
