@@ -51,7 +51,13 @@ def hf_encoder(model: Any, tokenizer: Any, fixed: int | None) -> Encode:
     device = next(model.parameters()).device
 
     def encode(texts: list[str]) -> Tensor:
-        refuse_long(texts, [len(ids) for ids in tokenizer(texts)["input_ids"]], room)
+        by_text = tokenizer(texts)["input_ids"]
+        refuse_long(texts, [len(ids) for ids in by_text], room)
+        if (top := max(max(ids) for ids in by_text)) >= model.config.text_config.vocab_size:
+            raise RequestError(
+                f"the tokenizer gives token {top}, and the text tower knows {model.config.text_config.vocab_size}; it is "
+                "another model's."
+            )
         if fixed is None:
             found = tokenizer(texts, padding=True, return_tensors="pt")
         else:  # the tower reads the padding too

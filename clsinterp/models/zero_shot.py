@@ -145,7 +145,7 @@ def text_head(
         projection: (d_embed, d_readout), or None where the pooled tokens are the embedding.
     """
     texts = class_embeddings(encode, classes, templates)
-    bias = 0.0 if logit_bias is None else float(logit_bias)
+    bias = 0.0 if logit_bias is None else float(logit_bias.detach())
     return TextHead(texts, float(logit_scale.detach().exp()), bias, projection)
 
 
@@ -175,9 +175,14 @@ def _tokenizer(where: str, source: str, revision: str | None) -> Any:
         RequestError: it has none that can be read.
     """
     try:
-        return transformers.AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=False)
+        found = transformers.AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=False)
+        why, cause = "no vocabulary", None
     except Exception as error:  # transformers, tokenizers and the hub raise a dozen kinds here
+        found, why, cause = None, str(error).strip().splitlines()[0], error
+    # transformers makes an empty one where there are no files.
+    if found is None or set(found.get_vocab()) <= set(found.all_special_tokens):
         raise RequestError(
             f"{source} has no tokenizer that can be read, and class names need one: tokenizer.json (or vocab.json and "
-            f"merges.txt, or spiece.model) is expected beside its weights. ({str(error).strip().splitlines()[0]})"
-        ) from error
+            f"merges.txt, or spiece.model) is expected beside its weights. ({why})"
+        ) from cause
+    return found

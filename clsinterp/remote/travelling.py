@@ -18,6 +18,7 @@ TRAVELLING = (
     "clsinterp.interventions",
     "clsinterp.data.images",
     "clsinterp.data.packed",
+    "clsinterp.models.attention_pooling",
     "clsinterp.models.block_maps",
     "clsinterp.models.checkpoint",
     "clsinterp.models.family",
