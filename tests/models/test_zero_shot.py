@@ -20,7 +20,7 @@ from clsinterp.probing.head import Head
 from clsinterp.runs.results import read_run
 
 sys.path.insert(0, str(Path(__file__).parent))
-import two_towers  # noqa: E402 - beside this file
+import two_towers
 
 KINDS = ("CLIP", "MetaClip2", "Siglip")
 CLASSES, TEMPLATES = two_towers.CLASSES, two_towers.TEMPLATES
