@@ -13,6 +13,8 @@ from clsinterp.checks.plain_sweep import plain_forward, sweep
 from clsinterp.interventions import derange, generator
 from clsinterp.models.checkpoint import resolve
 from clsinterp.models.layers import EMBEDDINGS
+from clsinterp.models.loading import loader_of
+from clsinterp.models.outputs import hidden_of, logits_of
 from clsinterp.models.tokens import GROUPS
 from clsinterp.probing.head import Head
 from clsinterp.probing.ridge import RidgeStats, solve
@@ -42,7 +44,7 @@ def check(model: VisionModel) -> Iterator[Finding]:
     """Yield findings about `model`, in order of depth; it is left as it came.
 
     Checked: the family table against the module tree and the weights against the model (both already at load), logits
-    against Hugging Face's own forward to the last bit, every token view read, assigned and edited in place against a
+    against the library's own forward to the last bit, every token view read, assigned and edited in place against a
     plain torch hook, several invokes in one trace, every hook name read and edited against blocks spelled out in plain
     torch, and the fork against one hooked forward per layer.
     """
@@ -78,7 +80,10 @@ def _logits(model: VisionModel, pixels: Tensor) -> Finding:
     """Logits (or, without a classifier, the last hidden state) in a trace against a module that nnsight never touched."""
     parameter = next(model._module.parameters())
     checkpoint = model.checkpoint
-    if checkpoint.source:
+    load_plain = loader_of(model.family.library).plain
+    if checkpoint.source and load_plain is not None:
+        plain = load_plain(checkpoint).to(parameter)
+    elif checkpoint.source:
         hf_class = getattr(transformers, model.family.hf_class)
         plain = hf_class.from_pretrained(
             resolve(checkpoint.source), config=model._module.config, dtype=parameter.dtype, revision=checkpoint.revision
@@ -89,14 +94,15 @@ def _logits(model: VisionModel, pixels: Tensor) -> Finding:
                 theirs.load_state_dict(mine.state_dict())
     else:
         plain = model._module
-    key = "logits" if model.heads else "last_hidden_state"
+    key, value_of = ("logits", logits_of) if model.heads else ("output", hidden_of)
     with torch.no_grad():
-        expected = plain(pixels)[key]
+        expected = value_of(plain(pixels))
         with model.trace(pixels):
-            found = model.output[key].save()
+            output = model.output.save()
+        found = value_of(output)
     same = torch.equal(expected, found)
     return Finding(
-        f"{key} equal Hugging Face's to the last bit",
+        f"{key} equal {model.family.library}'s to the last bit",
         same,
         f"largest difference {float((expected - found).abs().max()):.3g}",
     )

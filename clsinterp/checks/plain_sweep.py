@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clsinterp.interventions import TokenEdit
 from clsinterp.models.layers import EMBEDDINGS
-from clsinterp.models.outputs import hidden_of
+from clsinterp.models.outputs import hidden_of, logits_of
 from clsinterp.models.tokens import Where
 from clsinterp.probing.metrics import ranks
 from clsinterp.sweeps.columns import column
@@ -55,15 +55,19 @@ def plain_forward(
         add(blocks[0].register_forward_pre_hook(lambda _m, args: states.__setitem__(EMBEDDINGS, args[0])))
         for i, block in enumerate(blocks):
             add(block.register_forward_hook(lambda _m, _a, output, i=i: states.__setitem__(i, output)))
-        for i, head in enumerate(model.heads):
+        # open_clip without a classifier still projects what one would read.
+        reading = model.heads or ([module.get_submodule("head")] if family.library == "open_clip" else [])
+        for i, head in enumerate(reading):
             add(head.register_forward_pre_hook(lambda _m, args, i=i: features.__setitem__(i, args[0])))
         output = module(pixels)
     if features:
         readout = torch.cat([features[i] for i in sorted(features)], dim=-1)
+    elif (tokens := hidden_of(output)).ndim == 2:  # timm without a classifier gives what one would read
+        readout = tokens
     else:
-        tokens = hidden_of(output)
-        readout = torch.cat([tokens[:, 0], tokens[:, model.layout.n_prefix :].mean(1)], dim=-1)
-    return states, readout, getattr(output, "logits", None)
+        parts = {"cls": tokens[:, 0], "patch_mean": tokens[:, model.layout.n_prefix :].mean(1)}
+        readout = torch.cat([parts[name] for name in family.readouts], dim=-1)
+    return states, readout, logits_of(output) if family.heads else None
 
 
 @torch.no_grad()

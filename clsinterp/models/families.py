@@ -11,8 +11,9 @@ from typing import Any
 from clsinterp.errors import RequestError
 from clsinterp.models.family import Family
 from clsinterp.models.rows import hf, open_clip, text
+from clsinterp.models.rows import timm as timm_rows
 
-FAMILIES: tuple[Family, ...] = (*hf.ROWS, *text.ROWS, *open_clip.ROWS)
+FAMILIES: tuple[Family, ...] = (*hf.ROWS, *text.ROWS, *timm_rows.ROWS, *open_clip.ROWS)
 
 
 def find_family(

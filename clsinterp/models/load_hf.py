@@ -46,7 +46,20 @@ def load(
     Raises:
         RequestError: unknown family, missing or mismatched weights, pickled weights, unreadable files.
     """
-    config = overridden(read_config(where, source, revision), source, config_overrides)
+    config = read_config(where, source, revision)
+    if config.model_type == "timm_wrapper":  # a hub id that does not say so
+        from clsinterp.models import load_timm
+
+        return load_timm.load(
+            where,
+            source,
+            revision=revision,
+            config_overrides=config_overrides,
+            dtype=dtype,
+            allow_pickle=allow_pickle,
+            **kwargs,
+        )
+    config = overridden(config, source, config_overrides)
     family = find_family(config.architectures, config)
     module, heads, allowed = verified(where, source, config, family, revision, dtype, allow_pickle, **kwargs)
     if allowed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,39 +12,19 @@ from typing import Any
 import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
-from torch import Tensor, nn
+from torch import nn
 
 from clsinterp.errors import RequestError
-from clsinterp.models.checkpoint import Checkpoint
-from clsinterp.models.family import Family, Sizes
+from clsinterp.models.checkpoint import Checkpoint, resolve
+from clsinterp.models.open_clip_parts import Processor, Untouched, encoder, refuse_unknown, row_of, sizes_of
 from clsinterp.models.open_clip_vision import OpenClipVision, Projection
 from clsinterp.models.prompts import prompts
 from clsinterp.models.rows.open_clip import OPEN_CLIP, OPEN_CLIP_TEXT
-from clsinterp.models.text_towers import Encode
 from clsinterp.models.zero_shot import text_head
 
 CONFIG = "open_clip_config.json"
 SAFE = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 PICKLED = ("open_clip_pytorch_model.bin", "open_clip_model.bin")
-
-
-class Processor:
-    """open_clip's own transform of images, called as the image processors of `transformers` are.
-
-    Args:
-        config: ``preprocess_cfg``: size, mean, std, interpolation, resize mode.
-    """
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
-
-        chosen = PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), config))
-        self.transform = image_transform_v2(chosen, is_train=False)
-        self.image_mean, self.image_std = list(chosen.mean), list(chosen.std)
-
-    def __call__(self, images: Sequence[Any], return_tensors: str = "pt") -> dict[str, Tensor]:
-        """Pixels of RGB `images`."""
-        return {"pixel_values": torch.stack([self.transform(image) for image in images])}
 
 
 def claims(where: str) -> bool:
@@ -53,7 +34,7 @@ def claims(where: str) -> bool:
 
 def owns(module: nn.Module) -> bool:
     """Whether `module` is a model of open_clip, or the vision tower of one."""
-    return type(module).__module__.split(".")[0] == "open_clip"
+    return isinstance(module, OpenClipVision) or type(module).__module__.split(".")[0] == "open_clip"
 
 
 def load(
@@ -84,6 +65,21 @@ def load(
     if classes is not None:
         prompts(classes, templates)  # refuses before anything is loaded
     folder, weights = _files(where, source, revision, allow_pickle)
+    model = _verified(open_clip, folder, weights, source)
+    tokenizer = None
+    if classes is not None:
+        where_tokens = f"local-dir:{where}" if Path(where).is_dir() else f"hf-hub:{where}"
+        tokenizer = _tokenizer(open_clip, where_tokens, source)
+    made = _checkpoint(model.to(dtype), classes, templates, tokenizer)
+    return replace(made, source=source, revision=None if Path(where).is_dir() else folder.name)
+
+
+def _verified(open_clip: Any, folder: Path, weights: Path, source: str) -> Any:
+    """The whole model, with every weight from the checkpoint.
+
+    Raises:
+        RequestError: what is missing or not finite, or why it cannot be read.
+    """
     try:
         model = open_clip.create_model(
             f"local-dir:{folder}", load_weights=False, pretrained_image=False, pretrained_text=False
@@ -99,12 +95,31 @@ def load(
         )
     if broken := sorted(name for name, p in model.named_parameters() if not torch.isfinite(p).all()):
         raise RequestError(f"{source} has NaN or infinity in {len(broken)} weights: {', '.join(broken[:6])}.")
-    tokenizer = None
-    if classes is not None:
-        where_tokens = f"local-dir:{where}" if Path(where).is_dir() else f"hf-hub:{where}"
-        tokenizer = _tokenizer(open_clip, where_tokens, source)
-    made = _checkpoint(model.to(dtype), classes, templates, tokenizer)
-    return replace(made, source=source, revision=None if Path(where).is_dir() else folder.name)
+    return model.eval()
+
+
+def plain(checkpoint: Checkpoint) -> nn.Module:
+    """The vision tower of a checkpoint's source as open_clip itself loads it, read by the same classifier if there is one."""
+    source = checkpoint.source
+    folder, weights = _files(resolve(source), source, checkpoint.revision, allow_pickle=False)
+    visual = _verified(_library(), folder, weights, source).visual
+    if checkpoint.head_is_own:
+        visual.proj = None  # it is part of the classifier
+    head = checkpoint.module.get_submodule("head") if checkpoint.head_is_own else nn.Identity()
+    return Untouched(visual, head).eval()
+
+
+def fresh(module: nn.Module) -> nn.Module:
+    """The same architecture with weights drawn anew; the head stays, since texts or a projection made it."""
+    twin: Any = copy.deepcopy(module)
+    for part in (twin.embed, twin.ln_pre, twin.blocks, twin.ln_post):
+        for inner in part.modules():
+            if hasattr(inner, "reset_parameters"):
+                inner.reset_parameters()
+    with torch.no_grad():
+        for table in (twin.embed.class_embedding, twin.embed.positional_embedding):
+            table.normal_(0, table.shape[-1] ** -0.5)
+    return twin
 
 
 def adopt(module: nn.Module) -> Checkpoint:
@@ -141,80 +156,27 @@ def adopt_text(
 def _checkpoint(
     model: Any, classes: Sequence[str] | None, templates: Sequence[str] | None, tokenizer: Any
 ) -> Checkpoint:
+    if isinstance(model, OpenClipVision):
+        return Checkpoint(model, model.row, model.sizes, None, bool(model.row.heads), None, "", None)
     visual = model.visual if hasattr(model, "visual") else model
-    _refuse_unknown(visual)
+    refuse_unknown(visual)
     head: nn.Module = Projection(visual.proj) if visual.proj is not None else nn.Identity()
     if classes is not None:
         projection = None if visual.proj is None else visual.proj.mT
         scale, bias = model.logit_scale, getattr(model, "logit_bias", None)
         head = text_head(encoder(model, tokenizer), classes, templates, scale, bias, projection)
     config = getattr(visual, "preprocess_cfg", None)
+    row, sizes = row_of(visual, OPEN_CLIP if classes is None else OPEN_CLIP_TEXT), sizes_of(visual)
     return Checkpoint(
-        OpenClipVision(visual, head).eval(),
-        row_of(visual, OPEN_CLIP if classes is None else OPEN_CLIP_TEXT),
-        sizes_of(visual),
+        OpenClipVision(visual, head, row, sizes).eval(),
+        row,
+        sizes,
         None if config is None else Processor(config),
         head_is_own=classes is not None,
         class_names=None if classes is None else list(map(str, classes)),
         source="",
         revision=None,
     )
-
-
-def row_of(visual: Any, row: Family) -> Family:
-    """`row` as this vision tower is built: what it pools, whether it has LayerScale and a norm before the blocks."""
-    scaled = not isinstance(visual.transformer.resblocks[0].ls_1, nn.Identity)
-    mean = visual.pool_type == "avg"
-    return replace(
-        row,
-        name=row.name.replace("open-clip", "open-clip-mean") if mean else row.name,
-        readouts=("patch_mean",) if mean else ("cls",),
-        ln_pre=None if isinstance(visual.ln_pre, nn.Identity) else row.ln_pre,
-        ln_final=None if visual.final_ln_after_pool else row.ln_final,
-        scale1="ls_1.gamma" if scaled else None,
-        scale2="ls_2.gamma" if scaled else None,
-    )
-
-
-def sizes_of(visual: Any) -> Sizes:
-    """How large an open_clip ``VisionTransformer`` is."""
-    blocks = visual.transformer.resblocks
-    return Sizes(
-        n_layers=len(blocks),
-        d_model=visual.positional_embedding.shape[1],
-        n_heads=blocks[0].attn.num_heads,
-        patch=tuple(visual.patch_size),
-        image=tuple(visual.image_size),
-    )
-
-
-def encoder(model: Any, tokenizer: Any) -> Encode:
-    """The text tower of an open_clip model."""
-    device = next(model.parameters()).device
-
-    def encode(texts: list[str]) -> Tensor:
-        return model.encode_text(tokenizer(texts).to(device))
-
-    return encode
-
-
-def _refuse_unknown(visual: Any) -> None:
-    """Refuse a vision tower that `OpenClipVision` does not spell out.
-
-    Raises:
-        RequestError: ResNets, timm towers, attention pooling, and blocks with norms inside attention.
-    """
-    name = type(visual).__name__
-    if name != "VisionTransformer":
-        raise RequestError(
-            f"a vision tower of open_clip's class {name} is not in the family table; VisionTransformer is."
-        )
-    if visual.attn_pool is not None:
-        raise RequestError(
-            "this open_clip vision tower pools by attention (CoCa); only class token and mean are known."
-        )
-    if not isinstance(visual.transformer.resblocks[0].attn, nn.MultiheadAttention):
-        raise RequestError("the blocks of this open_clip vision tower have norms inside attention, which no row says.")
 
 
 def _library() -> Any:

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from clsinterp.errors import RequestError
-from clsinterp.models import load_hf, load_open_clip, zero_shot
+from clsinterp.models import load_hf, load_open_clip, load_timm, zero_shot
 from clsinterp.models.checkpoint import Checkpoint, resolve
+from clsinterp.models.hub_reach import cache_alone_if_unreachable
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Loader:
         owns: whether a loaded module is one of its models.
         load: ``load(where, source, *, revision, config_overrides, dtype, allow_pickle, **kwargs)``.
         adopt: a loaded module as a `Checkpoint`.
+        plain: the model of a checkpoint's source as the library itself loads it; None: as transformers does.
+        fresh: a module of the same architecture with weights drawn anew; None: from its config, as transformers does.
         load_text: as `load` with class names and templates after the source; None where no model has a text tower.
         adopt_text: ``adopt_text(module, tokenizer, classes, templates)``.
     """
@@ -33,6 +36,8 @@ class Loader:
     owns: Callable[[nn.Module], bool]
     load: Callable[..., Checkpoint]
     adopt: Callable[[nn.Module], Checkpoint]
+    plain: Callable[[Checkpoint], nn.Module] | None = None
+    fresh: Callable[[nn.Module], nn.Module] | None = None
     load_text: Callable[..., Checkpoint] | None = None
     adopt_text: Callable[..., Checkpoint] | None = None
 
@@ -40,13 +45,24 @@ class Loader:
 # The first that claims a source or owns a module has it; transformers, which takes what is left, stands last.
 LOADERS: tuple[Loader, ...] = (
     Loader(
+        "timm",
+        load_timm.claims,
+        load_timm.owns,
+        load_timm.load,
+        load_timm.adopt,
+        plain=load_timm.plain,
+        fresh=load_timm.fresh,
+    ),
+    Loader(
         "open_clip",
         load_open_clip.claims,
         load_open_clip.owns,
         load_open_clip.load,
         load_open_clip.adopt,
-        load_open_clip.load,
-        load_open_clip.adopt_text,
+        plain=load_open_clip.plain,
+        fresh=load_open_clip.fresh,
+        load_text=load_open_clip.load,
+        adopt_text=load_open_clip.adopt_text,
     ),
     Loader(
         "transformers",
@@ -54,8 +70,8 @@ LOADERS: tuple[Loader, ...] = (
         lambda module: hasattr(module, "config"),
         load_hf.load,
         load_hf.adopt,
-        zero_shot.load_text,
-        zero_shot.adopt_text,
+        load_text=zero_shot.load_text,
+        adopt_text=zero_shot.adopt_text,
     ),
 )
 
@@ -87,20 +103,21 @@ def load_checkpoint(
         RequestError: unknown family, missing or mismatched weights, pickled weights, unreadable files.
     """
     where = resolve(source)
-    loader = next(loader for loader in LOADERS if loader.claims(where))
-    load, names = loader.load, list[Any]()
-    if classes is not None:
-        load, names = _with_text(loader, loader.load_text), [classes, templates]
-    return load(
-        where,
-        source,
-        *names,
-        revision=revision,
-        config_overrides=config_overrides,
-        dtype=dtype,
-        allow_pickle=allow_pickle,
-        **kwargs,
-    )
+    with cache_alone_if_unreachable(where):
+        loader = next(loader for loader in LOADERS if loader.claims(where))
+        load, names = loader.load, list[Any]()
+        if classes is not None:
+            load, names = _with_text(loader, loader.load_text), [classes, templates]
+        return load(
+            where,
+            source,
+            *names,
+            revision=revision,
+            config_overrides=config_overrides,
+            dtype=dtype,
+            allow_pickle=allow_pickle,
+            **kwargs,
+        )
 
 
 def adopt(
@@ -128,6 +145,11 @@ def adopt(
         f"{type(module).__name__} has no Hugging Face config and is of no other library known here; give a vision model of "
         f"{', '.join(loader.library for loader in LOADERS)}."
     )
+
+
+def loader_of(library: str) -> Loader:
+    """The loader of the library that a row names."""
+    return next(loader for loader in LOADERS if loader.library == library)
 
 
 def _with_text(loader: Loader, function: Callable[..., Checkpoint] | None) -> Callable[..., Checkpoint]:

@@ -93,10 +93,12 @@ class OpenClipVision(nn.Module):
     Args:
         visual: the open_clip module; it is left as it is.
         head: what reads the pooled tokens: the image projection, or a classifier.
+        row, sizes: what the family table says of it; kept for one who gets this module loaded.
     """
 
-    def __init__(self, visual: Any, head: nn.Module) -> None:
+    def __init__(self, visual: Any, head: nn.Module, row: Any = None, sizes: Any = None) -> None:
         super().__init__()
+        self.row, self.sizes = row, sizes
         self.embed = Embeddings(visual)
         self.ln_pre = visual.ln_pre
         self.blocks = nn.ModuleList(map(Block, visual.transformer.resblocks))

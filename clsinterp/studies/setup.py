@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from clsinterp.data.batches import batches
 from clsinterp.data.splits import Split
 from clsinterp.errors import RequestError
+from clsinterp.models.loading import loader_of
 from clsinterp.probing.head import Head
 from clsinterp.probing.ridge import FOLDS, Ridge
 from clsinterp.probing.streams import fit_head, fit_ridge
@@ -167,7 +168,9 @@ class Setup(Loaded):
         # The draw must not depend on what ran before, nor leave a trace in the global random state.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            random: nn.Module = type(module)(module.config).to(next(module.parameters()))
+            fresh_one = loader_of(self.model.family.library).fresh
+            random: nn.Module = fresh_one(module) if fresh_one is not None else type(module)(module.config)
+        random = random.to(next(module.parameters()))
         model = VisionModel(random.eval(), image_processor=self.model.image_processor)
         model.checkpoint = replace(model.checkpoint, head_is_own=self.model.checkpoint.head_is_own)
         if self.match.how == "fit":
