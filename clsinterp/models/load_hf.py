@@ -101,10 +101,14 @@ def verified(
     """
     hf_class = getattr(transformers, family.hf_class)
     options = {"revision": revision, "dtype": dtype, "use_safetensors": None if allow_pickle else True, **kwargs}
+    loud = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # what is missing is said below; what is too much is the other tower's
     try:
         module, info = _from_pretrained(hf_class, where, config, **options)
     except Exception as error:  # transformers, safetensors and the hub raise a dozen kinds here
         raise _explain(source, error, allow_pickle) from error
+    finally:
+        transformers.logging.set_verbosity(loud)
     missing = set(info["missing_keys"])
     heads = {key for key in missing if key.startswith(tuple(f"{h}." for h in family.heads))}
     allowed = {key for key in missing - heads if any(re.fullmatch(p, key) for p in family.may_miss)}

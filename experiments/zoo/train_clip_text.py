@@ -8,7 +8,9 @@ spell them and the package's own prompt templates are among the captions.
 The tokenizer is a byte-level BPE learned on those captions, so it takes any name; names that are in no caption come in
 pieces of a few letters that mean little to so small a tower.
 
-    python experiments/zoo/train_clip_text.py --out clsinterp/zoo/clip
+    cp -r clsinterp/zoo/clip work/clip-text
+    python experiments/zoo/train_clip_text.py --out work/clip-text
+    python experiments/zoo/card.py clip --data fashion-mnist --text work/clip-text --out clsinterp/zoo
 
 ``OUT`` must hold the finished vision tower; its ``model.safetensors`` gains the text tower's weights, and opens in plain
 `transformers` as ``CLIPModel`` and as ``CLIPForImageClassification``.
