@@ -63,6 +63,23 @@ CLASSIFIER = Annotated[
     Path | None,
     typer.Option(metavar="RUN", help="Run folder whose fitted head reads.", show_default="the model's own classifier"),
 ]
+CLASSES = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES|FILE",
+        help="Class names for the text tower: a,b,c, or a file with a name a line.",
+        show_default=False,
+    ),
+]
+TEMPLATES = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--template",
+        metavar="SENTENCE",
+        help="With {} for a class name; give it again for more.",
+        show_default="six of this package's",
+    ),
+]
 CONFIG = Annotated[
     list[str] | None,
     typer.Option("--config", metavar="KEY=VALUE", help="Change a config field, such as use_mean_pooling=false."),
@@ -190,6 +207,15 @@ def parse_layers(text: str) -> tuple[int, ...] | None:
             raise RequestError(f"--layers {text} was given; all, or numbers such as 0,3,11 or 0-3,11 are expected.")
         found += range(int(span[1]), int(span[2] or span[1]) + 1)
     return tuple(found)
+
+
+def parse_names(given: str | None) -> tuple[str, ...] | None:
+    """Class names from ``a,b,c`` or from a file with a name a line."""
+    if given is None:
+        return None
+    path = Path(given)
+    names = path.read_text().splitlines() if path.is_file() else given.split(",")
+    return tuple(name.strip() for name in names if name.strip())
 
 
 def parse_numbers(text: str | None) -> tuple[float, ...] | None:

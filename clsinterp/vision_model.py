@@ -1,5 +1,6 @@
 """VisionModel: any supported vision transformer as one object, with standard names and token views in nnsight traces."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,10 @@ class VisionModel(Hooked):
         image_size: side in pixels of the square that images are resized and cropped to, for families that take any size.
         classifier: a run folder whose fitted head becomes the model's classifier, for a checkpoint that has none or another;
             images then have the size of that run unless `image_size` says otherwise.
+        classes: class names that become the model's classifier through its text tower (CLIP, SigLIP, open_clip): the model is
+            then read as its own image embedding is, see `docs/models.md`.
+        templates: sentences with ``{}`` for a class's name; default `clsinterp.models.prompts.TEMPLATES`.
+        tokenizer: the text tower's, for a loaded module; default that of the checkpoint it came from.
         config: config fields to change before the model is built, such as ``{"use_mean_pooling": False}``.
         dtype: floating-point type; "auto" is float32, in which results are exact and repeatable.
         device: "auto" takes CUDA, then MPS, then the CPU.
@@ -74,6 +79,9 @@ class VisionModel(Hooked):
         image_processor: Any = None,
         image_size: int | None = None,
         classifier: str | Path | None = None,
+        classes: Sequence[str] | None = None,
+        templates: Sequence[str] | None = None,
+        tokenizer: Any = None,
         config: dict[str, Any] | None = None,
         dtype: str | torch.dtype = "auto",
         device: str | torch.device = "auto",
@@ -82,14 +90,21 @@ class VisionModel(Hooked):
         **kwargs: Any,
     ) -> None:
         self.server = Server.of(remote)
+        _refuse_mixed(classifier, classes, templates)
         if self.server is not None:
-            fixed = {"classifier": classifier, "config": config, "dtype": dtype, "device": device}
+            fixed = {"classifier": classifier, "classes": classes, "config": config, "dtype": dtype, "device": device}
             checkpoint = _on_server(source, fixed, **kwargs)
         elif isinstance(source, nn.Module):
-            checkpoint = adopt(source)
+            checkpoint = adopt(source, classes, templates, tokenizer)
         else:
             checkpoint = load_checkpoint(
-                source, config_overrides=config, dtype=as_dtype(dtype), allow_pickle=allow_pickle, **kwargs
+                source,
+                classes=classes,
+                templates=templates,
+                config_overrides=config,
+                dtype=as_dtype(dtype),
+                allow_pickle=allow_pickle,
+                **kwargs,
             )
             if "device_map" not in kwargs:  # else accelerate has placed the weights
                 checkpoint.module.to(pick_device(device))
@@ -159,6 +174,15 @@ def _on_server(source: Any, fixed: dict[str, Any], **options: Any) -> Checkpoint
             f"{', '.join(given)} was given, but the server has loaded the model already, in its own way."
         )
     return load_skeleton(source, **options)
+
+
+def _refuse_mixed(
+    classifier: str | Path | None, classes: Sequence[str] | None, templates: Sequence[str] | None
+) -> None:
+    if classifier is not None and classes is not None:
+        raise RequestError("classifier and classes were both given; a model has one classifier.")
+    if templates is not None and classes is None:
+        raise RequestError("templates were given without classes; they are sentences for class names.")
 
 
 def _refuse_size(family: Family, sizes: Sizes, side: int) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import transformers
@@ -54,7 +55,8 @@ def check(model: VisionModel) -> Iterator[Finding]:
     own = "own classifier" if model.checkpoint.head_is_own else "no classifier of its own: a head is fitted"
     yield Finding("every backbone weight was in the checkpoint", True, own)
     pixels = _pixels(model)
-    yield _logits(model, pixels)
+    of_names = family.text and family.library == "transformers" and model.checkpoint.source
+    yield _pooled(model, pixels) if of_names else _logits(model, pixels)
     for group in (g for g in GROUPS if g in model.layout.slices):
         yield _view(model, pixels, group)
     yield _invokes(model, pixels)
@@ -103,6 +105,23 @@ def _logits(model: VisionModel, pixels: Tensor) -> Finding:
         f"{key} equal {model.family.library}'s to the last bit",
         same,
         f"largest difference {float((expected - found).abs().max()):.3g}",
+    )
+
+
+def _pooled(model: VisionModel, pixels: Tensor) -> Finding:
+    """For a classifier of class names: what it reads against the pooled output of the vision tower, loaded for itself."""
+    checkpoint, parameter = model.checkpoint, next(model._module.parameters())
+    whole = getattr(transformers, model.family.hf_class).from_pretrained(
+        resolve(checkpoint.source), config=model._module.config, dtype=parameter.dtype, revision=checkpoint.revision
+    )
+    with torch.no_grad():
+        expected = whole.eval().to(parameter.device).vision_model(pixels).pooler_output
+        with model.trace(pixels):
+            found: Any = model.readout.clone()
+            found = found.save()
+    same, largest = torch.equal(expected, found), float((expected - found).abs().max())
+    return Finding(
+        "read-out equals Hugging Face's pooled output to the last bit", same, f"largest difference {largest:.3g}"
     )
 
 

@@ -112,7 +112,9 @@ def _positions(model: VisionModel, embed: Any, like: Tensor) -> Tensor:
 
     DINOv2 with registers smooths where it shrinks them, the older DINOv2 does not.
     """
-    if hasattr(embed, "position_embedding"):
+    if hasattr(embed, "positional_embedding"):  # open_clip
+        table = embed.positional_embedding[None]
+    elif hasattr(embed, "position_embedding"):
         table = embed.position_embedding.weight[None]
     elif getattr(embed, "position_embeddings", None) is None:
         return torch.zeros_like(like)
@@ -160,8 +162,10 @@ def _block(
     pre = at("hook_resid_pre", h)
     x = norm(getattr(block, family.ln1), pre, "ln1")
     attn, out_map = getattr(block, family.attn), getattr(getattr(block, family.attn), family.attn_out)
+    made = [getattr(attn, name)(x) for name in family.qkv]
+    made = list(made[0].chunk(3, dim=-1)) if len(made) == 1 else made
     q, k, v = (
-        at(f"attn.hook_{n}", getattr(attn, f"{n}_proj")(x).view(b, t, n_heads, -1)).transpose(1, 2) for n in "qkv"
+        at(f"attn.hook_{n}", y.reshape(b, t, n_heads, -1)).transpose(1, 2) for n, y in zip("qkv", made, strict=True)
     )
     if "position_embeddings" in entering["kwargs"]:  # DINOv3 turns the patches' queries and keys by their position
         cos, sin = entering["kwargs"]["position_embeddings"]
@@ -177,7 +181,9 @@ def _block(
     mid = at("hook_resid_mid", pre + attn_out)
     x = norm(getattr(block, family.ln2), mid, "ln2")
     mlp = block.mlp
-    if hasattr(mlp, "gate_proj"):
+    if hasattr(mlp, "c_fc"):  # open_clip
+        post, last = mlp.gelu(at("mlp.hook_pre", mlp.c_fc(x))), mlp.c_proj
+    elif hasattr(mlp, "gate_proj"):
         post = torch.nn.functional.silu(at("mlp.hook_pre", mlp.gate_proj(x))) * mlp.up_proj(x)
         last = mlp.down_proj
     else:

@@ -55,7 +55,9 @@ def plain_forward(
         add(blocks[0].register_forward_pre_hook(lambda _m, args: states.__setitem__(EMBEDDINGS, args[0])))
         for i, block in enumerate(blocks):
             add(block.register_forward_hook(lambda _m, _a, output, i=i: states.__setitem__(i, output)))
-        for i, head in enumerate(model.heads):
+        # open_clip without a classifier still projects what one would read.
+        reading = model.heads or ([module.get_submodule("head")] if family.library == "open_clip" else [])
+        for i, head in enumerate(reading):
             add(head.register_forward_pre_hook(lambda _m, args, i=i: features.__setitem__(i, args[0])))
         output = module(pixels)
     if features:

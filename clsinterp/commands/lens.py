@@ -7,6 +7,7 @@ import typer
 
 from clsinterp.console import (
     ALLOW_PICKLE,
+    CLASSES,
     CLASSIFIER,
     CONFIG,
     DEVICE,
@@ -14,10 +15,12 @@ from clsinterp.console import (
     HOST,
     MODEL,
     REMOTE,
+    TEMPLATES,
     command,
     err_console,
     out_console,
     parse_config,
+    parse_names,
     quiet_libraries,
     server_of,
 )
@@ -37,6 +40,8 @@ def lens(
     ] = None,
     head: Annotated[int | None, typer.Option(help="Head of the attention.", show_default="mean of all")] = None,
     classifier: CLASSIFIER = None,
+    classes: CLASSES = None,
+    template: TEMPLATES = None,
     device: DEVICE = "auto",
     dtype: DTYPE = "auto",
     config: CONFIG = None,
@@ -60,6 +65,8 @@ def lens(
     loaded = VisionModel(
         model,
         classifier=classifier,
+        classes=parse_names(classes),
+        templates=template,
         config=parse_config(config),
         dtype=dtype,
         device=device,
@@ -91,6 +98,8 @@ def explore(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8050,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
     classifier: CLASSIFIER = None,
+    classes: CLASSES = None,
+    template: TEMPLATES = None,
     device: DEVICE = "auto",
     dtype: DTYPE = "auto",
     config: CONFIG = None,
@@ -113,6 +122,8 @@ def explore(
         gallery = from_folder(images) if images is not None else from_data(data or "zoo")
         given: dict[str, Any] = {
             "classifier": str(classifier) if classifier else None,
+            "classes": parse_names(classes),
+            "templates": template,
             "config": parse_config(config),
             "dtype": dtype,
             "device": device,

@@ -7,6 +7,7 @@ import typer
 
 from clsinterp.console import (
     ALLOW_PICKLE,
+    CLASSES,
     CONFIG,
     DEVICE,
     DTYPE,
@@ -14,10 +15,12 @@ from clsinterp.console import (
     MODEL,
     PER_REQUEST,
     REMOTE,
+    TEMPLATES,
     command,
     out_console,
     parse_config,
     parse_layers,
+    parse_names,
     parse_numbers,
     progress_bars,
     quiet_libraries,
@@ -74,8 +77,11 @@ def run(
         bool, typer.Option("--final-norm/--no-final-norm", help="Whether the lens applies the final norm.")
     ] = True,
     head: Annotated[
-        Literal["auto", "own", "fit"], typer.Option(help="The checkpoint's classifier, or one fitted here.")
+        Literal["auto", "own", "fit", "text"],
+        typer.Option(help="The checkpoint's classifier, one fitted here, or class names through its text tower."),
     ] = "auto",
+    classes: CLASSES = None,
+    template: TEMPLATES = None,
     label_map: Annotated[
         Path | None,
         typer.Option(help="JSON object or two-column CSV: label of the data, the model's class.", show_default=False),
@@ -164,6 +170,8 @@ def run(
         layers=parse_layers(layers),
         final_norm=final_norm,
         head=head,
+        classes=parse_names(classes),
+        templates=tuple(template) if template else None,
         label_map=label_map,
         cls_only=cls_only,
         alphas=parse_numbers(alphas),

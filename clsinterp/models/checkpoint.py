@@ -76,7 +76,7 @@ def resolve(source: str) -> str:
         return str(ZOO / name)
     path = Path(source).expanduser()
     if path.is_dir():
-        if not (path / "config.json").is_file():
+        if not any((path / name).is_file() for name in ("config.json", "open_clip_config.json")):
             raise RequestError(
                 f"{source} is a folder without config.json; a checkpoint folder as written by save_pretrained is expected."
             )

@@ -67,6 +67,7 @@ class Family:
         pooling: path of a module whose output is the read-out ``map`` (attention pooling), (batch, d_model).
         may_miss: patterns of weights a checkpoint may lack, besides its heads.
         when: config fields that must have these values for the row to apply.
+        text: the classifier is made of class names by the checkpoint's text tower; the row is chosen where classes are named.
         any_size: positions are interpolated (or rotary), so images of any size fit.
     """
 
@@ -98,6 +99,7 @@ class Family:
     pooling: str | None = None
     may_miss: tuple[str, ...] = ()
     when: Mapping[str, Any] | None = None
+    text: bool = False
     any_size: bool = False
 
     @property

@@ -59,17 +59,56 @@ def load(
             allow_pickle=allow_pickle,
             **kwargs,
         )
-    for key, value in (config_overrides or {}).items():
-        if not hasattr(config, key):
-            raise RequestError(f"the config of {source} has no field {key!r} to override.")
-        setattr(config, key, value)
+    config = overridden(config, source, config_overrides)
     family = find_family(config.architectures, config)
+    module, heads, allowed = verified(where, source, config, family, revision, dtype, allow_pickle, **kwargs)
+    if allowed:
+        logger.warning("%s: initialised as the family allows: %s", source, ", ".join(sorted(allowed)))
+    return Checkpoint(
+        module,
+        family,
+        sizes_of(family, config),
+        load_processor(where, revision),
+        head_is_own=bool(family.heads) and not heads,
+        class_names=names_of(config) if family.heads and not heads else None,
+        source=source,
+        revision=commit_of(config, where, revision),
+    )
+
+
+def verified(
+    where: str,
+    source: str,
+    config: Any,
+    family: Family,
+    revision: str | None,
+    dtype: torch.dtype,
+    allow_pickle: bool,
+    **kwargs: Any,
+) -> tuple[nn.Module, set[str], set[str]]:
+    """The model that `family` names, with every weight of its backbone from the checkpoint.
+
+    Args:
+        where, source, revision, dtype, allow_pickle, **kwargs: as for `load`.
+        config: the checkpoint's.
+        family: its row.
+
+    Returns:
+        The model; weights of its heads that the checkpoint lacks; other weights that it lacks and may lack.
+
+    Raises:
+        RequestError: missing, mismatched, non-finite or pickled weights, unreadable files.
+    """
     hf_class = getattr(transformers, family.hf_class)
     options = {"revision": revision, "dtype": dtype, "use_safetensors": None if allow_pickle else True, **kwargs}
+    loud = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # what is missing is said below; what is too much is the other tower's
     try:
         module, info = _from_pretrained(hf_class, where, config, **options)
     except Exception as error:  # transformers, safetensors and the hub raise a dozen kinds here
         raise _explain(source, error, allow_pickle) from error
+    finally:
+        transformers.logging.set_verbosity(loud)
     missing = set(info["missing_keys"])
     heads = {key for key in missing if key.startswith(tuple(f"{h}." for h in family.heads))}
     allowed = {key for key in missing - heads if any(re.fullmatch(p, key) for p in family.may_miss)}
@@ -85,18 +124,7 @@ def load(
     if broken := sorted(name for name, p in module.named_parameters() if not torch.isfinite(p).all()):
         # Refused here because it need not show later: fused attention kernels can turn NaN scores into zeros.
         raise RequestError(f"{source} has NaN or infinity in {len(broken)} weights: {_some(broken)}.")
-    if allowed:
-        logger.warning("%s: initialised as the family allows: %s", source, ", ".join(sorted(allowed)))
-    return Checkpoint(
-        module.eval(),
-        family,
-        sizes_of(family, config),
-        load_processor(where, revision),
-        head_is_own=bool(family.heads) and not heads,
-        class_names=names_of(config) if family.heads and not heads else None,
-        source=source,
-        revision=commit_of(config, where, revision),
-    )
+    return module.eval(), heads, allowed
 
 
 def adopt(module: nn.Module) -> Checkpoint:
@@ -196,6 +224,19 @@ def read_config(where: str, source: str, revision: str | None) -> Any:
                     "checkpoint; this package never does that."
                 ) from error
         raise RequestError(f"cannot read the config of {source}: {_first_line(error)}") from error
+    return config
+
+
+def overridden(config: Any, source: str, changes: dict[str, Any] | None) -> Any:
+    """`config` with some fields changed, in place.
+
+    Raises:
+        RequestError: a field that it does not have.
+    """
+    for key, value in (changes or {}).items():
+        if not hasattr(config, key):
+            raise RequestError(f"the config of {source} has no field {key!r} to override.")
+        setattr(config, key, value)
     return config
 
 

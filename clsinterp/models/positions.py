@@ -36,3 +36,9 @@ def embedded(model: Any, size: Any, like: Tensor) -> Float[Tensor, "batch token 
         if registers:  # they stand after the CLS token and have no position
             value = torch.cat([value[:, :1], value.new_zeros(1, n_registers, value.shape[2]), value[:, 1:]], dim=1)
     return value.expand_as(like).clone()
+
+
+def one_table(model: Any, size: Any, like: Tensor) -> Float[Tensor, "batch token d_model"]:
+    """A table with a row for every token, the class token's first (open_clip)."""
+    module: Any = model._module.get_submodule(model.family.embed)
+    return module.positional_embedding.to(like.dtype).expand_as(like).clone()
