@@ -18,7 +18,12 @@ def demo(
         Path, typer.Option(help="Where the run folders and the figure go; runs already there are replaced.")
     ] = Path("runs/demo"),
 ) -> None:
-    """Run the note on a real checkpoint (if fetched) and the small ones that ship with the package."""
+    """Run the note on a real checkpoint (if fetched) and the small ones that ship with the package.
+
+    Examples:
+        clsinterp demo
+        clsinterp demo --out runs/demo
+    """
     quiet_libraries()
     from clsinterp.figures.files import save_figure
     from clsinterp.figures.note import study_figures
