@@ -150,7 +150,14 @@ def run(
     per_request: PER_REQUEST = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars and no table.")] = False,
 ) -> None:
-    """Measure, per layer, where the label can be read from CLS and where the output depends on it."""
+    """Measure, per layer, where the label can be read from CLS and where the output depends on it.
+
+    Examples:
+        clsinterp run zoo/vit --data zoo --limit 200
+        clsinterp run facebook/dinov2-base --data photos --head fit --train-per-class 50 --out runs/photos
+        clsinterp run zoo/vit --data zoo --layers 0-3 --mode derange --swaps 4 --out runs/swaps
+        clsinterp run zoo/vit --data zoo --shard 1/4 --out runs/shards
+    """
     if resume and overwrite:
         raise RequestError("--resume and --overwrite were both given; choose one.")
     from clsinterp.runs.request import Request, Resources, Scope, default_out

