@@ -22,6 +22,7 @@ ORDER = [
     "vision_model",
     "hooks",
     "console",
+    "parse",
     "helptext",
     "remote",
     "probing",

@@ -102,7 +102,7 @@ def _logits(model: VisionModel, pixels: Tensor) -> Finding:
         found = value_of(output)
     same = torch.equal(expected, found)
     return Finding(
-        f"{key} equal {model.family.library}'s to the last bit",
+        f"{key} equal those of {model.family.library} to the last bit",
         same,
         f"largest difference {float((expected - found).abs().max()):.3g}",
     )

@@ -11,10 +11,10 @@ from clsinterp.console import (
     command,
     fail,
     out_console,
-    parse_config,
     quiet_libraries,
     server_of,
 )
+from clsinterp.parse import parse_config
 
 
 @command

@@ -19,12 +19,11 @@ from clsinterp.console import (
     command,
     err_console,
     out_console,
-    parse_config,
-    parse_names,
     quiet_libraries,
     server_of,
 )
 from clsinterp.errors import RequestError
+from clsinterp.parse import parse_config, parse_names
 
 
 @command

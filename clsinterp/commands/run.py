@@ -18,15 +18,12 @@ from clsinterp.console import (
     TEMPLATES,
     command,
     out_console,
-    parse_config,
-    parse_layers,
-    parse_names,
-    parse_numbers,
     progress_bars,
     quiet_libraries,
     server_of,
 )
 from clsinterp.errors import RequestError
+from clsinterp.parse import parse_config, parse_layers, parse_names, parse_numbers
 
 if TYPE_CHECKING:
     from clsinterp.runs.report import Report

@@ -60,9 +60,8 @@ class Config:
         sizes = model.sizes
         mlp: Any = model.blocks[0].mlp._module
         weight = getattr(mlp, mlp_maps(model, 0)[1]).weight
-        act: Any = next(
-            (getattr(mlp, name) for name in ("act", "act_fn", "activation_fn", "activation") if hasattr(mlp, name)), ""
-        )
+        acts = (getattr(mlp, name, None) for name in ("act", "act_fn", "activation_fn", "activation"))
+        act: Any = next((found for found in acts if found is not None), "")
         return cls(
             model_name=str(model.checkpoint.source or ""),
             family=model.family.name,

@@ -130,7 +130,7 @@ def test_the_hub_layout_is_loaded_by_its_id(tmp_path, monkeypatch, weights):
     model = VisionModel(LAION, classes=CLASSES, templates=[TEMPLATE])
     findings = list(check(model))
     assert not [f for f in findings if not f.holds]
-    assert "logits equal open_clip's to the last bit" in [f.what for f in findings]
+    assert "logits equal those of open_clip to the last bit" in [f.what for f in findings]
     whole = build()
     with torch.no_grad():
         expected, _ = whole.get_logits(pixels(4), tokenizer()([TEMPLATE.format(name) for name in CLASSES]))
