@@ -75,7 +75,7 @@ def is_not_read(layout: TokenLayout, by: str = "patches") -> Cut:
 
 
 def cut_block(model: Traced, layer: int, rows: Sequence[tuple[slice, Hidden]]) -> None:
-    """Inside a trace, in block `layer`: attention of the batch's `rows`, each with what its cut hides; it goes on in the block."""
+    """Inside a trace, in block `layer`: attention of the batch's `rows`, each with what its cut hides."""
     attn = model.blocks[layer].attn
     args, kwargs = attn.inputs
     qkv = edit_qkv(model, layer, QKV, lambda letter, value: (value, False))
