@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import transformers
 from torch import Tensor
 
 from clsinterp.checks.plain_hooks import edited_forward
 from clsinterp.checks.plain_sweep import plain_forward, sweep
 from clsinterp.interventions import derange, generator
 from clsinterp.models.checkpoint import resolve
+from clsinterp.models.classified import Classified
 from clsinterp.models.layers import EMBEDDINGS
+from clsinterp.models.loading import load_checkpoint
+from clsinterp.models.outputs import hidden_of, logits_of
 from clsinterp.models.tokens import GROUPS
 from clsinterp.probing.head import Head
 from clsinterp.probing.ridge import RidgeStats, solve
@@ -49,7 +52,7 @@ def check(model: VisionModel) -> Iterator[Finding]:
     yield Finding(
         "table row fits the module tree", True, f"{family.name}, {model.n_layers} blocks, width {model.d_model}"
     )
-    own = "own classifier" if model.checkpoint.head_is_own else "no classifier of its own: a head is fitted"
+    own = "own classifier" if model.checkpoint.head_is_own else "no classifier of its own: a head can be fitted"
     yield Finding("every backbone weight was in the checkpoint", True, own)
     pixels = _pixels(model)
     yield _logits(model, pixels)
@@ -74,30 +77,42 @@ def _pixels(model: VisionModel) -> Tensor:
 
 def _logits(model: VisionModel, pixels: Tensor) -> Finding:
     """Logits (or, without a classifier, the last hidden state) in a trace against a module that nnsight never touched."""
-    parameter = next(model._module.parameters())
-    checkpoint = model.checkpoint
-    if checkpoint.source:
-        hf_class = getattr(transformers, model.family.hf_class)
-        plain = hf_class.from_pretrained(
-            resolve(checkpoint.source), config=model._module.config, dtype=parameter.dtype, revision=checkpoint.revision
-        )
-        plain = plain.eval().to(parameter.device)
-        if model.heads and not checkpoint.head_is_own:  # each load draws its own random head
-            for mine, theirs in zip(model.heads, (plain.get_submodule(p) for p in model.family.heads), strict=True):
-                theirs.load_state_dict(mine.state_dict())
-    else:
-        plain = model._module
-    key = "logits" if model.heads else "last_hidden_state"
+    plain = _untouched(model)
+    read: Any
+    read, what = (logits_of, "logits") if model.heads else (hidden_of, "last_hidden_state")
     with torch.no_grad():
-        expected = plain(pixels)[key]
+        expected = read(plain(pixels))
         with model.trace(pixels):
-            found = model.output[key].save()
+            found = read(model.output).save()
     same = torch.equal(expected, found)
+    library = {"transformers": "Hugging Face"}.get(model.family.library, model.family.library)
     return Finding(
-        f"{key} equal Hugging Face's to the last bit",
+        f"{what} equal {library}'s to the last bit",
         same,
         f"largest difference {float((expected - found).abs().max()):.3g}",
     )
+
+
+def _untouched(model: VisionModel) -> Any:
+    """The model loaded anew, and with the same classifier; the very module, where it was given as one."""
+    module, checkpoint = model._module, model.checkpoint
+    if not checkpoint.source:
+        return module
+    inner = module.backbone if isinstance(module, Classified) else module
+    parameter = next(module.parameters())
+    if model.family.library == "transformers" and type(inner).__name__ in (inner.config.architectures or ()):
+        plain = type(inner).from_pretrained(
+            resolve(checkpoint.source), config=inner.config, dtype=parameter.dtype, revision=checkpoint.revision
+        )
+    else:
+        plain = load_checkpoint(checkpoint.source, revision=checkpoint.revision, dtype=parameter.dtype).module
+    if isinstance(module, Classified):
+        plain = Classified(plain, module.head, module.family, module.layout)
+    plain = plain.eval().to(parameter.device)
+    if checkpoint.head == "fitted":
+        for mine, path in zip(model.heads, model.family.heads, strict=True):
+            plain.set_submodule(path, mine)
+    return plain
 
 
 def _view(model: VisionModel, pixels: Tensor, group: str) -> Finding:
@@ -160,9 +175,10 @@ def _hooks(model: VisionModel, pixels: Tensor) -> Iterator[Finding]:
     ]
     yield Finding("resid_pre + attn_out = resid_mid, resid_mid + mlp_out = resid_post", not sums, ", ".join(sums))
     wrong = [] if _close(untouched, logits) else ["hooks that do nothing"]
+    pooled = model.family.lens_norm is not None and model.family.ln_final is None
     for name in names:
-        if name == "hook_readout" and not model.family.heads:
-            continue
+        if not model.family.heads and (name == "hook_readout" or (pooled and name.startswith("ln_final"))):
+            continue  # the tokens that stand in for logits do not come from there
 
         def edit(value: Tensor, hook: object = None) -> Tensor:
             spread = float(value.std()) or 1.0  # BEiT and DINOv3 add zeros as position embeddings
