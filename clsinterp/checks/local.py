@@ -1,7 +1,7 @@
 """Does this package read and write the model where it says? Checked against plain torch, checkpoint by checkpoint."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from clsinterp.interventions import derange, generator
 from clsinterp.models.checkpoint import resolve
 from clsinterp.models.classified import Classified
 from clsinterp.models.layers import EMBEDDINGS
-from clsinterp.models.loading import load_checkpoint
+from clsinterp.models.loading import load_checkpoint, loader_of
 from clsinterp.models.outputs import hidden_of, logits_of
 from clsinterp.models.tokens import GROUPS
 from clsinterp.probing.head import Head
@@ -44,7 +44,7 @@ def check(model: VisionModel) -> Iterator[Finding]:
     """Yield findings about `model`, in order of depth; it is left as it came.
 
     Checked: the family table against the module tree and the weights against the model (both already at load), logits
-    against Hugging Face's own forward to the last bit, every token view read, assigned and edited in place against a
+    against the library's own forward to the last bit, every token view read, assigned and edited in place against a
     plain torch hook, several invokes in one trace, every hook name read and edited against blocks spelled out in plain
     torch, and the fork against one hooked forward per layer.
     """
@@ -79,11 +79,12 @@ def _logits(model: VisionModel, pixels: Tensor) -> Finding:
     """Logits (or, without a classifier, the last hidden state) in a trace against a module that nnsight never touched."""
     plain = _untouched(model)
     read: Any
-    read, what = (logits_of, "logits") if model.heads else (hidden_of, "last_hidden_state")
+    read, what = (logits_of, "logits") if model.heads else (hidden_of, "output")
     with torch.no_grad():
         expected = read(plain(pixels))
         with model.trace(pixels):
-            found = read(model.output).save()
+            output = model.output.save()
+        found = read(output)
     same = torch.equal(expected, found)
     library = {"transformers": "Hugging Face"}.get(model.family.library, model.family.library)
     return Finding(
@@ -98,9 +99,11 @@ def _untouched(model: VisionModel) -> Any:
     module, checkpoint = model._module, model.checkpoint
     if not checkpoint.source:
         return module
-    inner = module.backbone if isinstance(module, Classified) else module
+    inner: Any = module.backbone if isinstance(module, Classified) else module
     parameter = next(module.parameters())
-    if model.family.library == "transformers" and type(inner).__name__ in (inner.config.architectures or ()):
+    if (load_plain := loader_of(model.family.library).plain) is not None:
+        plain = load_plain(replace(checkpoint, module=inner)).to(parameter)
+    elif type(inner).__name__ in (inner.config.architectures or ()):
         plain = type(inner).from_pretrained(
             resolve(checkpoint.source), config=inner.config, dtype=parameter.dtype, revision=checkpoint.revision
         )

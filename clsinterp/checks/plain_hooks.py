@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from clsinterp.checks import plain_timm
 from clsinterp.interventions import TokenEdit
 from clsinterp.models.outputs import hidden_of, logits_of, with_logits
 from clsinterp.vision_model import VisionModel
@@ -37,16 +38,19 @@ def edited_forward(
 
     with ExitStack() as hooks:
         _edit_ends(model, name, edit, lambda handle: hooks.callback(handle.remove))
-        entering: dict[str, Any] = {}
+        entering: list[dict[str, Any]] = []  # of each block
         with ExitStack() as first:
-            grab = lambda _m, args, kwargs: entering.update(h=args[0], args=args[1:], kwargs=kwargs)  # noqa: E731
-            handle = blocks[0].register_forward_pre_hook(grab, with_kwargs=True)
-            first.callback(handle.remove)
+            grab = lambda _m, args, kwargs: entering.append({"h": args[0], "args": args[1:], "kwargs": kwargs})  # noqa: E731
+            for block in blocks:
+                first.callback(block.register_forward_pre_hook(grab, with_kwargs=True).remove)
             module(pixels)
-        h = entering["h"]
+        h = entering[0]["h"]
         # (the first forward above ran the edits outside the blocks, so what enters block 0 has them)
         for i, block in enumerate(blocks):
-            h = _block(model, block, h, entering, partial(at, i))
+            if family.library == "timm":
+                h = plain_timm.block(block, h, model.n_heads, entering[i]["kwargs"], partial(at, i))
+            else:
+                h = _block(model, block, h, entering[i], partial(at, i))
         handle = blocks[-1].register_forward_hook(lambda _m, _a, _o: h)
         hooks.callback(handle.remove)
         output = module(pixels)
@@ -67,7 +71,12 @@ def _edit_ends(model: VisionModel, name: str | None, edit: TokenEdit, keep: Call
     if name == "hook_pos_embed":
 
         def add(_m, _a, out):
-            positions = _positions(model, embed, out)
+            timm = family.library == "timm"
+            positions = (
+                plain_timm.positions(getattr(module, "backbone", module), out, model.layout.n_prefix)
+                if timm
+                else _positions(model, embed, out)
+            )
             return out + edit(positions) - positions
 
         keep(embed.register_forward_hook(add))
@@ -78,7 +87,7 @@ def _edit_ends(model: VisionModel, name: str | None, edit: TokenEdit, keep: Call
     if name == "ln_final.hook_normalized" and norm is not None:
         keep(norm.register_forward_hook(lambda _m, _a, out: edit(out)))
     if name == "ln_final.hook_scale" and norm is not None:
-        keep(norm.register_forward_hook(lambda m, args, _o: _scaled(m, args[0], edit)))
+        keep(norm.register_forward_hook(lambda m, args, _o: plain_timm.scaled(m, args[0], edit)))
     if name == "hook_readout" and len(model.heads) == 1:
         keep(model.heads[0].register_forward_pre_hook(lambda _m, args: (edit(args[0]),)))
     if name == "hook_readout" and len(model.heads) == 2:  # DeiT: the two read-outs side by side are one place

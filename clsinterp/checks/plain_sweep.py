@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clsinterp.interventions import TokenEdit
 from clsinterp.models.layers import EMBEDDINGS
-from clsinterp.models.outputs import hidden_of
+from clsinterp.models.outputs import hidden_of, logits_of
 from clsinterp.models.tokens import Where
 from clsinterp.probing.metrics import ranks
 from clsinterp.sweeps.columns import column
@@ -62,13 +62,13 @@ def plain_forward(
         readout = torch.cat([features[i] for i in sorted(features)], dim=-1)
     else:
         readout = _readout(model, output)
-    return states, readout, getattr(output, "logits", None)
+    return states, readout, logits_of(output) if family.heads else None
 
 
 def _readout(model: VisionModel, output: Any) -> Tensor:
     """The read-outs of a model without a classifier, side by side, from what its forward gives."""
     family, layout = model.family, model.layout
-    if isinstance(output, Tensor) and output.ndim == 2:
+    if isinstance(output, Tensor) and output.ndim == 2:  # timm without a classifier gives what one would read
         return output
     if "map" in family.readouts or (family.lens_norm and not family.ln_final):
         return output.pooler_output

@@ -48,12 +48,14 @@ def decode(data: bytes, source: str, advice: str = SKIPPING) -> Image.Image:
 
 
 def at_size(processor: Any, side: int) -> Any:
-    """A copy of a Hugging Face image processor whose images come out `side` x `side`.
+    """A copy of an image processor whose images come out `side` x `side`; one with an ``at_size`` of its own is asked for it.
 
-    A processor that crops resizes the shorter side to `side` first, so that only what is not square is cut off.
+    A processor of `transformers` that crops resizes the shorter side to `side` first, so that only what is not square is cut off.
     """
     if processor is None:
         raise RequestError("an image size was given, but this model has no image processor; pass image_processor=.")
+    if hasattr(processor, "at_size"):
+        return processor.at_size(side)
     resized = copy.deepcopy(processor)
     square = {"height": side, "width": side}
     resized.do_resize = True

@@ -120,9 +120,9 @@ def walk(model: Any, wanted: Iterable[str], visit: Visit, stop_at_layer: int | N
 
 def _embeddings(model: Traced, here: _Stop) -> None:
     embed = model.embed
-    size = embed.input.shape[-2:] if here.wants("hook_pos_embed") else None
+    size = model.get(model.family.patch_embed).input.shape[-2:] if here.wants("hook_pos_embed") else None
     if here.wants("hook_embed"):
-        patches: Any = model.patch_embed
+        patches: Any = model.get(model.family.patch_embed)
         raw = patches.output
         # CLIP, SigLIP and DINOv3 have a bare convolution there: (batch, d_model, height, width)
         value, edited = here.at("hook_embed", raw.flatten(2).mT if raw.ndim == 4 else raw)
@@ -197,6 +197,8 @@ def _attention(model: Traced, i: int, here: _Stop) -> Tensor | None:
     if wants_pattern:
         q, k, v = (qkv[x].transpose(1, 2) for x in QKV)  # (batch, head, token, d_head)
         z, moved = _pattern(model.family.scores(attn._module, q, k, args, kwargs), v, here)
+        if moved and model.family.after_mixing:
+            z = model.family.after_mixing(attn._module, z, args)
     out = getattr(attn, model.family.attn_out)
     if moved or here.wants("hook_z", "hook_result"):
         if not moved:

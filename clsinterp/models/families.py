@@ -11,8 +11,9 @@ from typing import Any
 from clsinterp.errors import RequestError
 from clsinterp.models.family import Family
 from clsinterp.models.rows import hf
+from clsinterp.models.rows import timm as timm_rows
 
-FAMILIES: tuple[Family, ...] = hf.ROWS
+FAMILIES: tuple[Family, ...] = (*hf.ROWS, *timm_rows.ROWS)
 
 
 def find_family(architectures: Iterable[str] | None, config: Any, library: str = "transformers") -> Family:

@@ -63,6 +63,8 @@ class Family:
         attn_out: name of the output map inside attention; what enters it is z.
         scores: how attention scores are formed, see `clsinterp.models.scores`.
         positions: the position embeddings as added to the tokens, see `clsinterp.models.positions`.
+        after_mixing: what a model does to the mixed values before its output map: (attention module, z (batch, token, head,
+            d_head), positional arguments of the module) -> z; None: nothing.
         mlp_maps: names of an MLP's first (gate, if gated) and last linear map; None: one of the usual names.
         scale1, scale2: LayerScale vectors inside a block, after attention and after the MLP.
         pooling: path of a module whose output is the read-out ``map`` (attention pooling), (batch, d_model).
@@ -96,6 +98,7 @@ class Family:
     attn_out: str = "o_proj"
     scores: Callable[..., Tensor] = dot_product
     positions: Callable[..., Tensor] = embedded
+    after_mixing: Callable[..., Tensor] | None = None
     mlp_maps: tuple[str, str] | None = None
     scale1: str | None = None
     scale2: str | None = None

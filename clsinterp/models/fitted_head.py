@@ -1,17 +1,22 @@
 """A classifier that was fitted here, put where the checkpoint has none or another; saved, and loaded again."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from clsinterp import files
 from clsinterp.errors import RequestError
 from clsinterp.models.checkpoint import Checkpoint
 from clsinterp.models.classified import classified, linear
 from clsinterp.models.tokens import TokenLayout
+from clsinterp.shapes import misfit
+
+FACTS = {"model": str, "head": str, "class_names": list[str], "identity": {"image_size": int | None}}  # of run.json
+SAID = {"class_names": list[str], "readouts": list[str], "source": str, "image_size": int | None}  # of a saved head
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,42 +43,48 @@ class FittedHead:
 
         Args:
             path: such as ``head.safetensors``.
+
+        Raises:
+            RunError: the place cannot be written.
         """
         maps = {"weight": self.weights, "bias": self.biases}
         tensors = {f"{kind}.{i}": t.contiguous() for kind, parts in maps.items() for i, t in enumerate(parts)}
-        facts = {key: value for key, value in vars(self).items() if key not in ("weights", "biases")}
-        save_file(tensors, path, metadata={key: json.dumps(value) for key, value in facts.items()})
+        said = {key: json.dumps(getattr(self, key)) for key in SAID}
+        files.write(Path(path), lambda to: files.save_tensors(tensors, to, said))
 
     @classmethod
-    def load(cls, path: str | Path) -> "FittedHead":
+    def load(cls, path: str | Path) -> FittedHead:
         """Read what `save` wrote.
 
         Raises:
-            RequestError: no such file, or another kind of file.
+            RequestError: no such file, a damaged one, or another kind of file.
         """
+        path = Path(path)
         try:
-            with safe_open(path, "pt") as file:
-                facts = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
-            tensors = load_file(path)
-            n = len(tensors) // 2
-            weights, biases = (tuple(tensors[f"{kind}.{i}"] for i in range(n)) for kind in ("weight", "bias"))
-            return cls(
-                weights, biases, facts["class_names"], tuple(facts["readouts"]), facts["source"], facts["image_size"]
-            )
-        except (OSError, SafetensorError, ValueError, KeyError) as error:
-            raise RequestError(f"{path} is not a head that FittedHead.save wrote ({error}).") from error
+            with files.reading(path, "Save the head again; FittedHead.save wrote such files."):
+                tensors, metadata = files.read_tensors(path)
+                said = {key: json.loads(metadata[key]) for key in SAID}
+                if wrong := misfit(said, SAID, "it"):
+                    raise ValueError(wrong)
+                n = len(tensors) // 2
+                weights, biases = (tuple(tensors[f"{kind}.{i}"] for i in range(n)) for kind in ("weight", "bias"))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise RequestError(f"{path} is not there; a file that FittedHead.save wrote is expected.") from error
+        return cls(weights, biases, **(said | {"readouts": tuple(said["readouts"])}))
 
     @classmethod
-    def of_run(cls, run: str | Path) -> "FittedHead":
+    def of_run(cls, run: str | Path) -> FittedHead:
         """The head of a finished run.
 
         Raises:
             RequestError: no finished run, or one that used the checkpoint's own classifier.
         """
         run = Path(run)
+        again = "clsinterp run with the same arguments and --resume makes it again."
         try:  # only these files of the folder matter here
-            facts = json.loads((run / "run.json").read_text())
-        except (OSError, ValueError) as error:
+            with files.reading(run / "run.json", f"So {run} is not a finished run folder; give another."):
+                facts = files.read_json(run / "run.json", FACTS)
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise RequestError(
                 f"{run} is not a finished run folder (run.json is expected), nor a head that was saved."
             ) from error
@@ -81,13 +92,22 @@ class FittedHead:
             raise RequestError(
                 f"{run} used the classifier of {facts['model']} itself; load the model without a fitted one."
             )
-        tensors = load_file(run / "probes.safetensors")
-        weights, biases = tuple(tensors["head.weight"]), tuple(tensors["head.bias"])
+        path, wanted = run / "probes.safetensors", facts.get("files", {}).get("probes.safetensors")
+        try:
+            with files.reading(path, again):
+                if wanted not in (None, files.file_hash(path)):
+                    raise ValueError("it is not the file that the run wrote")
+                tensors, _ = files.read_tensors(path)
+                weights, biases = tuple(tensors["head.weight"]), tuple(tensors["head.bias"])
+                if {len(t) for t in (*weights, *biases)} != {len(facts["class_names"])}:
+                    raise ValueError("it has not as many classes as run.json names")
+        except FileNotFoundError as error:
+            raise RequestError(f"{path} is missing; {again}") from error
         size = facts["identity"]["image_size"]
         return cls(weights, biases, facts["class_names"], tuple(facts.get("readouts", ())), facts["model"], size)
 
     @classmethod
-    def read(cls, given: str | Path, source: str) -> "FittedHead":
+    def read(cls, given: str | Path, source: str) -> FittedHead:
         """The head of a run folder, or of a file that `save` wrote, for the checkpoint `source`.
 
         Raises:

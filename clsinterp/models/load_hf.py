@@ -48,6 +48,18 @@ def load(
         RequestError: unknown family, missing or mismatched weights, pickled weights, unreadable files.
     """
     config = read_config(where, source, revision)
+    if config.model_type == "timm_wrapper":  # a hub id that does not say so
+        from clsinterp.models import load_timm
+
+        return load_timm.load(
+            where,
+            source,
+            revision=revision,
+            config_overrides=config_overrides,
+            dtype=dtype,
+            allow_pickle=allow_pickle,
+            **kwargs,
+        )
     for key, value in (config_overrides or {}).items():
         if not hasattr(config, key):
             raise RequestError(f"the config of {source} has no field {key!r} to override.")

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from clsinterp.errors import RequestError
-from clsinterp.models import load_hf
+from clsinterp.models import load_hf, load_timm
 from clsinterp.models.checkpoint import Checkpoint, resolve
+from clsinterp.models.hub_reach import cache_alone_if_unreachable
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Loader:
         owns: whether a loaded module is one of its models.
         load: ``load(where, source, *, revision, config_overrides, dtype, allow_pickle, **kwargs)``.
         adopt: a loaded module as a `Checkpoint`.
+        plain: the model of a checkpoint's source as the library itself loads it; None: as transformers does.
+        fresh: a module of the same architecture with weights drawn anew; None: from its config, as transformers does.
     """
 
     library: str
@@ -31,10 +34,21 @@ class Loader:
     owns: Callable[[nn.Module], bool]
     load: Callable[..., Checkpoint]
     adopt: Callable[[nn.Module], Checkpoint]
+    plain: Callable[[Checkpoint], nn.Module] | None = None
+    fresh: Callable[[nn.Module], nn.Module] | None = None
 
 
 # The first that claims a source or owns a module has it; transformers, which takes what is left, stands last.
 LOADERS: tuple[Loader, ...] = (
+    Loader(
+        "timm",
+        load_timm.claims,
+        load_timm.owns,
+        load_timm.load,
+        load_timm.adopt,
+        plain=load_timm.plain,
+        fresh=load_timm.fresh,
+    ),
     Loader("transformers", lambda where: True, lambda module: hasattr(module, "config"), load_hf.load, load_hf.adopt),
 )
 
@@ -64,15 +78,16 @@ def load_checkpoint(
     """
     where = resolve(source)
     loader = next(loader for loader in LOADERS if loader.claims(where))
-    return loader.load(
-        where,
-        source,
-        revision=revision,
-        config_overrides=config_overrides,
-        dtype=dtype,
-        allow_pickle=allow_pickle,
-        **kwargs,
-    )
+    with cache_alone_if_unreachable(where):
+        return loader.load(
+            where,
+            source,
+            revision=revision,
+            config_overrides=config_overrides,
+            dtype=dtype,
+            allow_pickle=allow_pickle,
+            **kwargs,
+        )
 
 
 def adopt(module: nn.Module) -> Checkpoint:
@@ -88,3 +103,8 @@ def adopt(module: nn.Module) -> Checkpoint:
         f"{type(module).__name__} has no Hugging Face config and is of no other library known here; give a vision model of "
         f"{', '.join(loader.library for loader in LOADERS)}."
     )
+
+
+def loader_of(library: str) -> Loader:
+    """The loader of the library that a row names."""
+    return next(loader for loader in LOADERS if loader.library == library)

@@ -13,7 +13,6 @@ def renames(family: Family) -> dict[str, str]:
     names = {
         family.blocks: "blocks",
         family.embed: "embed",
-        family.patch_embed: "patch_embed",
         family.attn: "attn",
         family.mlp: "mlp",
         family.ln1: "ln1",

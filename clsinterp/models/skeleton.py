@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from clsinterp.errors import RequestError
+from clsinterp.models import load_timm
 from clsinterp.models.checkpoint import Checkpoint, resolve
 from clsinterp.models.families import find_family
 from clsinterp.models.load_hf import load_processor, names_of, read_config, sizes_of
@@ -31,6 +32,10 @@ def load_skeleton(source: str, *, revision: str | None = None, **kwargs: Any) ->
     if other := sorted(set(kwargs) - {"attn_implementation"}):
         raise RequestError(f"{', '.join(other)} cannot be given for a model on a server, which loads it itself.")
     where = resolve(source)
+    if load_timm.claims(where):
+        raise RequestError(
+            f"{source} is a timm model, whose names inside are others on a server; run it without remote=."
+        )
     config = read_config(where, source, revision)
     family = find_family(config.architectures, config)
     hf_class = getattr(transformers, family.hf_class)

@@ -19,6 +19,7 @@ __all__ = [
     "Envoy",
     "Wrapped",
     "attention_kernel",
+    "cached",
     "commit_of",
     "edit_count",
     "edits_of",
@@ -109,6 +110,15 @@ def commit_of(config: Any, where: str, revision: str | None) -> str | None:
     return getattr(resolve_revision(where, revision), "resolved", None)
 
 
+def cached(where: str, name: str, revision: str | None) -> str | None:
+    """Where the file `name` of a hub id lies in the cache, downloaded if need be; None where the id has no such file."""
+    from transformers.utils import cached_file
+
+    return cached_file(where, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+
+
 def attention_kernel(module: nn.Module) -> str:
     """What computes a model's attention: ``eager``, ``sdpa`` or another."""
+    if any(getattr(part, "fused_attn", True) is False for part in module.modules()):  # timm
+        return "eager"
     return getattr(getattr(module, "config", None), "_attn_implementation", None) or "sdpa"
