@@ -19,6 +19,7 @@ from rich.console import Console
 from typer.core import TyperCommand
 
 from clsinterp.errors import ClsinterpError, RequestError, explained
+from clsinterp.signals import ending_as_interrupts, exit_status
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -100,9 +101,11 @@ class Command(TyperCommand):
         options = {p.name: max(p.opts, key=len) for p in self.params if p.name and p.param_type_name == "option"}
         log_lines(options)
         try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            fail("stopped. Give the same command with --resume to go on.", 130)
+            with ending_as_interrupts():
+                return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            go_on = " Give the same command with --resume to go on." if "resume" in options else ""
+            fail(f"stopped.{go_on}", exit_status(error))
         except (ClsinterpError, MemoryError, RuntimeError) as error:
             said = explained(error)
             if not isinstance(said, ClsinterpError):

@@ -121,6 +121,21 @@ def swap(index: Int[Tensor, " batch"]) -> TokenEdit:
     return lambda tokens: tokens[index.to(tokens.device)]
 
 
+def partly(change: TokenEdit, part: TokenEdit) -> TokenEdit:
+    """Only a part of what `change` does: x + part(change(x) - x).
+
+    Args:
+        change: of whole tokens, such as a swap.
+        part: a linear map of the difference, such as the projector onto a subspace.
+
+    Example:
+        >>> first = lambda difference: difference * torch.tensor([1.0, 0.0])
+        >>> partly(swap(torch.tensor([1, 0])), first)(torch.tensor([[1.0, 2.0], [3.0, 4.0]])).tolist()
+        [[3.0, 2.0], [1.0, 4.0]]
+    """
+    return lambda tokens: tokens + part(change(tokens) - tokens)
+
+
 def mean(tokens: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
     """Every row replaced by the batch mean (mean ablation)."""
     return tokens.mean(dim=0, keepdim=True).expand_as(tokens)

@@ -7,9 +7,16 @@ the last layers decode well and do nothing; the CLS token is decodable from midd
 Method. Pairs of canvases with 2 to 6 garments and the same without one of them. At every layer the tokens of one group are
 swapped within the pair, in both directions, and the output is read: share of outputs that turn to the donor's count, and
 the logit of the donor's count minus that of the host's, scaled so that 0 is the host's run and 1 the donor's. Beside it the
-accuracy of ridge probes for the count on the group's mean token in clean images. Choices of ours, as the paper's protocol
-beyond its abstract could not be verified: the canvases, the groups (patches the removed object touches, patches only other
-objects touch, background), pairs where the model counts both images right, and means of tokens for the probes.
+accuracy of ridge probes for the count on the group's mean token in clean images. Covered of the paper: patching spatial and CLS
+tokens between clean and corrupted images, and probes by depth. Not covered: its fine-tuned checkpoints and images, and its
+look at attention. Ours, as its protocol beyond abstract and introduction could not be looked up: the canvases, the groups
+(patches the removed object touches, patches only other objects touch, background), pairs where the model counts both images
+right, and means of tokens for the probes.
+
+Class and context tokens, of Vilas, Schaumlöffel and Roig (NeurIPS 2023), stand here because the canvases have masks: how
+identifiable the count is (lens, as in class_space.py) at patches with objects and at the background of clean images, with a
+one-sided permutation test of 300 draws, and what the output and the patches tell with either kind alone. Ours: patches change
+places within their image (their code pools the patches of all images), and the class is a count, which no single patch shows.
 
     python experiments/causality.py zoo/counting --data zoo --out runs/causality
 """
@@ -18,10 +25,11 @@ import pyarrow as pa
 import torch
 
 from clsinterp.errors import RequestError
-from clsinterp.probing.streams import fit_ridge
-from clsinterp.studies.causality.figure import counting_figure
+from clsinterp.studies.causality.context import context
+from clsinterp.studies.causality.figure import context_figure, counting_figure
 from clsinterp.studies.causality.setup import CountingSetup, partner
 from clsinterp.studies.command import Findings, study
+from clsinterp.studies.setup import Batch
 from clsinterp.studies.tidy import Rows, pick, wide
 from clsinterp.sweeps.patching import logit_difference
 from clsinterp.sweeps.variants import INTACT, Edit
@@ -75,11 +83,10 @@ def effects(setup: CountingSetup, rows: Rows, keep_all: bool) -> tuple[int, int]
 def decodability(setup: CountingSetup, rows: Rows) -> None:
     """Accuracy of ridge probes for the count, on the mean token of every group in clean images."""
 
-    def train():
-        for batch in setup.batches(setup.train, "probes, train"):
-            yield torch.stack(list(setup.group_means(setup.train_pairs, batch).values())), batch.labels[::2]
+    def means(batch: Batch) -> torch.Tensor:
+        return torch.stack(list(setup.group_means(setup.train_pairs, batch).values()))
 
-    probes = fit_ridge(train(), setup.n_classes, n_folds=min(5, len(setup.train_pairs)))
+    probes = setup.fit_on_train(means, "probes, train", every=2)
     found: dict[tuple, list] = {}
     for batch in setup.batches(setup.test, "probes, test"):
         for p, (key, x) in enumerate(setup.group_means(setup.test_pairs, batch).items()):
@@ -94,12 +101,15 @@ def main(setup: CountingSetup, args) -> Findings:
     rows = Rows(**setup.facts())
     kept, total = effects(setup, rows, args.all_pairs)
     decodability(setup, rows)
+    context(setup, rows)
     table = rows.table()
     act = pick(table, curve="turns to the donor's count", direction="both")
     tell = [{**r, "group": f"{r['group']}: read"} for r in pick(table, curve="probe reads the count")]
     summary = wide(pa.Table.from_pylist(act + tell), "layer", "group")
     note = f"{kept} of {total} pairs used; count read by probes on clean images, chance 0.2"
-    return Findings(summary, [counting_figure(table, setup, 0.2)], {"causality": table}, (note,))
+    return Findings(
+        summary, [counting_figure(table, setup, 0.2), context_figure(table, setup)], {"causality": table}, (note,)
+    )
 
 
 if __name__ == "__main__":

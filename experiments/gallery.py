@@ -23,6 +23,8 @@ import plotly.io as pio
 import pyarrow.parquet as pq
 
 from clsinterp.commands.experiments import STUDIES
+from clsinterp.errors import ClsinterpError
+from clsinterp.files import reading
 from clsinterp.studies.findings import SENTENCES, TABLE
 
 HERE = Path(__file__).parent
@@ -62,7 +64,12 @@ def main() -> None:
                 continue
             print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
         if (run / "run.json").exists():
-            print(f"{name}: {write(run, name, args.out)} bytes of SVG", flush=True)
+            try:
+                with reading(run, "Run it again with --again."):
+                    print(f"{name}: {write(run, name, args.out)} bytes of SVG", flush=True)
+            except (ClsinterpError, FileNotFoundError) as error:
+                print(error, file=sys.stderr)
+                failed.append(name)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}; start the same command again to go on.")
 

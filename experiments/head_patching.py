@@ -20,6 +20,7 @@ from clsinterp.errors import RequestError
 from clsinterp.figures.heatmaps import attention_figure, patching_figure
 from clsinterp.hooks.attention import cls_attention
 from clsinterp.studies.command import Findings, study
+from clsinterp.studies.head_patching.figure import heads_figure
 from clsinterp.studies.setup import Setup
 from clsinterp.sweeps.patching import attribution_patch, logit_difference, patch_attn_head, patch_resid, recovered
 
@@ -64,14 +65,17 @@ def main(setup: Setup, args) -> Findings:
     pixels = model.pixels(clean[0])
     with torch.no_grad():
         n_tokens = model.run_with_cache(pixels, "hook_full_embed")[1]["full_embed"].shape[1]
-    figures = [
-        patching_figure(heads, f"Heads, z patched: {pair} ({setup.name})", metric="recovered"),
-        patching_figure(estimate, f"Heads, first-order estimate: {pair}", metric="recovered"),
-        patching_figure(tokens, f"Tokens, resid_pre patched: {pair}", model.layout.names(n_tokens), metric="recovered"),
-    ]
+    token_names = model.layout.names(n_tokens)
 
     def place(row: dict) -> str:
-        return f"L{row['layer']}H{row['head']}" if row["token"] is None else model.layout.names(n_tokens)[row["token"]]
+        return f"L{row['layer']}H{row['head']}" if row["token"] is None else token_names[row["token"]]
+
+    about = f"{setup.name}, {names[0]} into {names[1]}"
+    figures = [
+        heads_figure(tokens, heads, estimate, token_names, place, about),
+        patching_figure(tokens, f"Tokens, resid_pre patched: {pair}", token_names, metric="recovered"),
+        patching_figure(estimate, f"Heads, first-order estimate: {pair}", metric="recovered"),
+    ]
 
     best = sorted(heads.to_pylist(), key=lambda r: -r["value"])[:4]
     if model.family.has_cls:

@@ -15,14 +15,10 @@ three layers up to l, and at every layer up to l, each with permutations of its 
     python experiments/restoration.py zoo/vit --data zoo --out runs/restoration
 """
 
-from collections.abc import Iterator
-
 import pyarrow as pa
 import torch
 
-from clsinterp.data.splits import Split
 from clsinterp.interventions import permute, swap
-from clsinterp.probing.streams import fit_ridge
 from clsinterp.runs.verdicts import FEWEST
 from clsinterp.studies.command import Findings, study
 from clsinterp.studies.restoration.figure import restoration_figure
@@ -55,12 +51,11 @@ def collisions(setup: Setup) -> dict[int, torch.Tensor]:
     }
 
 
-def tokens(setup: Setup, split: Split, part: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def tokens(setup: Setup, batch: Batch, part: int) -> torch.Tensor:
     """CLS tokens (pair, batch, d_model) at layer j after a shuffle at l, for (intact, j), then (l, j) with l <= j."""
-    for batch in setup.batches(split, ("train", "test")[part]):
-        edits = [shuffled(setup, batch, range(j, j + 1), part) for j in setup.layers]
-        seen = variants(setup.model, batch.pixels, edits, watched=setup.layers).tokens
-        yield torch.stack([seen[j][k] for k, j in places(setup)]).cpu(), batch.labels
+    edits = [shuffled(setup, batch, range(j, j + 1), part) for j in setup.layers]
+    seen = variants(setup.model, batch.pixels, edits, watched=setup.layers).tokens
+    return torch.stack([seen[j][k] for k, j in places(setup)]).cpu()
 
 
 def places(setup: Setup) -> list[tuple[int, int]]:
@@ -72,12 +67,13 @@ def places(setup: Setup) -> list[tuple[int, int]]:
 def main(setup: Setup, args) -> Findings:
     layers, rows = setup.layers, Rows(**setup.facts())
     pairs = places(setup)
-    probes = fit_ridge(tokens(setup, setup.train, 0), setup.n_classes, n_folds=min(5, len(setup.train)))
+    probes = setup.fit_on_train(lambda batch: tokens(setup, batch, 0), "train")
     right: dict[tuple, list] = {}
-    for x, labels in tokens(setup, setup.test, 1):
+    for batch in setup.batches(setup.test, "test"):
+        x = tokens(setup, batch, 1)
         for p, (copy, j) in enumerate(pairs):
             for kind, probe in (("same probe", pairs.index((INTACT, j))), ("refitted probe", p)):
-                right.setdefault((kind, copy, j), []).append(probes.scores(x[p], probe).argmax(-1) == labels)
+                right.setdefault((kind, copy, j), []).append(probes.scores(x[p], probe).argmax(-1) == batch.labels)
     floor = collisions(setup)
     for layer, hits in floor.items():
         rows.share(hits, curve=FLOOR, layer=layer, probed_layer=None)

@@ -28,6 +28,9 @@ ORDER = [
     "figures",
     "data",
     "interventions",
+    "signals",
+    "files",
+    "shapes",
     "errors",
 ]
 LONGEST = 300

@@ -24,6 +24,16 @@ def test_every_curve_mode_and_kind_is_defined(name):
     assert f"`{name}`" in METHOD
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["erased", "erased_at_random", "erased_cls_only", "replaced_by_mean", "missing", "misled", "probe_after_erasure",
+     "intact_probe_after_erasure", "leftover", "swap_probe_subspace", "swap_complement", "swap_leace",
+     "swap_random_subspace", "used_rank", "used_share"],
+)  # fmt: skip
+def test_every_curve_of_erasure_and_subspace_is_defined(name):
+    assert f"`{name}`" in METHOD
+
+
 def test_its_constants_are_the_codes():
     assert f"below {FEWEST} test images" in METHOD
     assert f"({DRAWS:,}\ndraws" in METHOD

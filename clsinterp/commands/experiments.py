@@ -12,6 +12,9 @@ STUDIES: dict[str, str] = {
     "frequency": "How low-frequency is the CLS token, and is its learned embedding tied to the source data?",
     "ablations": "Kinds of ablation side by side: permuted, deranged, cross-label, mean, zero and noise.",
     "donors": "Whom does the output follow after a CLS swap: availability against use as one number per model.",
+    "erasure": "The label erased from the CLS token, linearly: what the output loses, and where the label comes back.",
+    "subspace": "Is what is read what is used? The CLS token swapped in part, inside and outside of what a probe reads.",
+    "rereading": "Where does the CLS token read what the output uses? Its attention knocked out, block by block.",
     "head_patching": "Which heads carry the class from the patches to the CLS token?",
 }
 

@@ -138,6 +138,10 @@ def run(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub checkpoint.")] = None,
     config: CONFIG = None,
     allow_pickle: ALLOW_PICKLE = False,
+    also: Annotated[
+        str | None,
+        typer.Option(help="Measured beside the note: erasure, rereading.", metavar="NAME,..", show_default=False),
+    ] = None,
     on_bad_image: Annotated[Literal["error", "skip"], typer.Option(help="What an unreadable image does.")] = "error",
     image_column: Annotated[str | None, typer.Option(help="Column of the images, where it cannot be told.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the labels, where it cannot be told.")] = None,
@@ -181,6 +185,7 @@ def run(
         label_column=label_column,
         image_size=image_size,
         config=parse_config(config),
+        also=tuple(name.strip() for name in also.split(",")) if also else (),
     )
     execute(
         request,

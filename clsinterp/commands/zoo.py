@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from clsinterp.console import app, command, err_console, fail, out_console, quiet_libraries
+from clsinterp.signals import exit_status
 
 zoo_app = typer.Typer(no_args_is_help=True, help="Checkpoints that do not ship with the package.")
 app.add_typer(zoo_app, name="zoo")
@@ -69,7 +70,7 @@ def fetch(
     try:
         with err_console.status(f"downloading and converting {SOURCES[name].megabytes} MB"):
             folder = fetch_checkpoint(name, force=force)
-    except KeyboardInterrupt:
-        fail("stopped; nothing was written.", 130)
+    except KeyboardInterrupt as error:
+        fail("stopped; nothing was written.", exit_status(error))
     out_console.print(f"zoo/{name}: {SOURCES[name].what}", soft_wrap=True, highlight=False)
     out_console.print(f"folder: {folder}", soft_wrap=True, highlight=False)

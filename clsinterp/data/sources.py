@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from clsinterp.data.named import NAMED
 from clsinterp.data.names import in_order, number
 from clsinterp.data.splits import HOLD_OUT, Split, choose, divide, same_classes
 from clsinterp.data.unstable import with_features
@@ -33,7 +34,8 @@ def open_data(
 
     Args:
         data: ``zoo`` (the shipped sample), a folder (class folders, with or without split folders; parquet; webdataset
-            tars), a parquet or tar file, or a hub id. Hub data is streamed, and only the chosen images are kept.
+            tars), a parquet or tar file, a hub id, or a name of `clsinterp.data.named` (``imagenette``). Hub data is
+            streamed, and only the chosen images are kept.
         train_split, test_split: names of the splits; by default ``train`` and the first of test, validation, val. Data
             with one split only is divided four to one, seeded and by class.
         seed: of the choice and the order.
@@ -84,6 +86,8 @@ def _load(data: str) -> dict[str, Any]:
             return dict(datasets.load_dataset(kind, data_files=str(path)))
         if data.startswith((".", "/", "~")) or data.count("/") > 1:
             raise RequestError(f"there is no file or folder {data}.")
+        if data in NAMED:
+            return dict(datasets.load_dataset("parquet", data_files=NAMED[data], streaming=True))
         return dict(datasets.load_dataset(data, streaming=True))
     except RequestError:
         raise

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from clsinterp.data.content import CONTENTS, SIZES, Memory, digests
 from clsinterp.data.images import decode
 from clsinterp.data.names import in_order
 from clsinterp.errors import RequestError
@@ -26,6 +27,7 @@ class Split:
         labels: for each image, its class in `class_names`.
         class_names: the classes of the data.
         skipped: sources of unreadable images that were left out.
+        streamed: whether the rows came over the network.
     """
 
     rows: Any
@@ -35,6 +37,12 @@ class Split:
     labels: list[int]
     class_names: list[str]
     skipped: tuple[str, ...] = ()
+    streamed: bool = False
+
+    @property
+    def hashed(self) -> str:
+        """What of the images `fingerprint` hashes."""
+        return SIZES if self.streamed else CONTENTS
 
     def __len__(self) -> int:
         return len(self.places)
@@ -72,11 +80,22 @@ class Split:
         place = {name: i for i, name in enumerate(class_names)}
         return replace(self, labels=[place[self.class_names[x]] for x in self.labels], class_names=class_names)
 
-    def fingerprint(self) -> str:
-        """A hash of the names and labels, in order."""
+    def fingerprint(self, memory: Memory | None = None) -> str:
+        """A hash of the names, labels and contents, in order; contents as `hashed` says.
+
+        Args:
+            memory: of contents that were hashed before.
+
+        Raises:
+            RequestError: an image that cannot be read.
+        """
+        column = self.rows.data.column(self.image_column)  # as it is stored: no image is copied to be hashed
+        stored = [file["filename"] for file in self.rows.cache_files]
+        memory = memory or Memory()
+        contents = digests(self.sources, lambda i: column[self.places[i]], stored, memory, self.streamed)
         digest = hashlib.blake2b(digest_size=16)
-        for source, label in zip(self.sources, self.labels, strict=True):
-            digest.update(f"{source}\0{label}\0".encode())
+        for source, label, content in zip(self.sources, self.labels, contents, strict=True):
+            digest.update(f"{source}\0{label}\0".encode() + content)
         return digest.hexdigest()
 
 
@@ -150,4 +169,4 @@ def _store(split: Split) -> Split:
         features=datasets.Features({split.image_column: datasets.Image(decode=False)}),
         gen_kwargs={"stream": split.rows, "column": split.image_column, "wanted": wanted},
     )
-    return replace(split, rows=stored, places=[wanted[p] for p in split.places])
+    return replace(split, rows=stored, places=[wanted[p] for p in split.places], streamed=True)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from plotly.subplots import make_subplots
 
 from clsinterp.errors import RequestError
+from clsinterp.figures.also import also_figures
 from clsinterp.figures.facts import Facts
 from clsinterp.figures.pieces import Row, curve, heat, layer_axes, level, panel_grid, share_axis
 from clsinterp.figures.style import BLUE, GREEN, ORANGE, PURPLE, RED, finish
@@ -192,11 +193,14 @@ def cost_by_layer(curves: pa.Table, facts: Facts) -> go.Figure:
 
 
 def study_figures(runs: Sequence[tuple[Facts, pa.Table]], published: bool = False) -> list[go.Figure]:
-    """All figures of one or several runs: the note's panels, then costs, lens, donor (if any) and restoration of each run."""
+    """All figures of one or several runs: the note's panels, then costs, lens, donor (if any), restoration and what was
+    measured beside the note, of each run.
+    """
     figures = [note_figure(runs, published)]
     for facts, curves in runs:
         donors = [] if facts.mode in HOW else [donor_by_layer]
         figures += [draw(curves, facts) for draw in (cost_by_layer, lens_by_layer, *donors, restoration_by_layer)]
+        figures += also_figures(curves, facts)
     return figures
 
 

@@ -56,6 +56,13 @@ def curve(
     )  # fmt: skip
 
 
+def key(fig: go.Figure, name: str, dash: str = "solid", colour: str = GREY, **where: Any) -> None:
+    """A line that stands in the legend only, and says what its dash or colour means."""
+    fig.add_scatter(
+        x=[None], y=[None], name=name, mode="lines", line={"color": colour, "dash": dash, "width": 2}, **where
+    )
+
+
 def level(
     fig: go.Figure, value: float, x: Sequence[Any], name: str, colour: str = GREY, dash: str = "dot", **where: Any
 ) -> None:
@@ -85,7 +92,9 @@ def heat(
         hover: says which cell it is.
         **where: ``row`` and ``col``.
     """
-    text = [["" if v is None else f"{v:.{digits}f}" for v in line] for line in z] if digits else None
+    text = (
+        [["" if v is None else f"{round(v, digits) + 0.0:.{digits}f}" for v in line] for line in z] if digits else None
+    )
     shown = {"text": text, "texttemplate": "%{text}", "textfont": {"size": size}} if digits else {}
     fig.add_trace(
         go.Heatmap(
@@ -109,21 +118,37 @@ def share_axis(fig: go.Figure, title: str, **where: Any) -> None:
     fig.update_yaxes(title_text=title, range=[-0.02, 1.02], **where)
 
 
-def finish_panels(fig: go.Figure, title: str, entries: Sequence[int], panel: int = 330) -> go.Figure:
-    """`finish`, with a legend of its own under every panel instead of one for all.
+def titled(title: str, rows: Sequence[Row], what: str = "images") -> str:
+    """A panel's title, and under it how many `what` its points stand for: every panel's title has two lines.
+
+    Example:
+        >>> titled("accuracy", [{"n": 300}, {"n": 300}])
+        'accuracy<br><sup>n = 300 images</sup>'
+    """
+    numbers = sorted({row["n"] for row in rows if row["n"] is not None})
+    known = " to ".join(str(n) for n in dict.fromkeys((numbers[0], numbers[-1]))) if numbers else "none"
+    return f"{title}<br><sup>n = {known} {what}</sup>"
+
+
+def finish_panels(
+    fig: go.Figure, title: str, entries: Sequence[int], panel: int = 330, shared: Sequence[Sequence[int]] = ()
+) -> go.Figure:
+    """`finish`, with a legend of its own under every panel, or one under a row whose panels share it.
 
     Args:
         fig: from `panel_grid`; the vertical spacing is set here.
         title: of the figure.
         entries: for each row of panels, how many lines of legend it needs at most; room is left for them.
         panel: height of a panel's axes, in pixels.
+        shared: groups of rows, from 1, with one legend for all of their panels, in lines across the figure, under the last.
     """
-    top, gap = 90, 40  # pixels: above the first row; above the others, for their titles
+    top, gap = 110, 55  # pixels: above the first row; above the others, for their titles
     under = [62 + (19 * n + 8 if n else 0) for n in entries]  # tick labels, axis title, legend
     starts = [sum(panel + u + gap for u in under[:row]) for row in range(len(under))]
     plot = starts[-1] + panel
     edges = sorted({round(axis.domain[1], 6) for axis in fig.select_yaxes()}, reverse=True)
     for note in fig.layout.annotations:
+        note.font.size = 15
         note.y = 1 - starts[edges.index(round(note.y, 6))] / plot
     for axis in fig.select_yaxes():
         high = 1 - starts[edges.index(round(axis.domain[1], 6))] / plot
@@ -133,20 +158,25 @@ def finish_panels(fig: go.Figure, title: str, entries: Sequence[int], panel: int
         low, high = fig.layout["yaxis" + (trace.yaxis or "y")[1:]].domain
         trace.colorbar.update(len=high - low, y=(low + high) / 2)
     named: set[tuple[str, str]] = set()
-    numbers = {name: n for n, name in enumerate(sorted({trace.xaxis or "x" for trace in fig.data}), start=1)}
+    legends: dict[str, str] = {}
+    tops = [1 - start / plot for start in starts]
     for trace in fig.data:
         if trace.type not in ("scatter", "bar") or not trace.name:
             continue
         axis = trace.xaxis or "x"
-        trace.legend = "legend" if numbers[axis] == 1 else f"legend{numbers[axis]}"
-        shown = (axis, trace.name)
+        x, y = fig.layout["xaxis" + axis[1:]], fig.layout["yaxis" + (trace.yaxis or "y")[1:]]
+        row = min(range(len(tops)), key=lambda r: abs(tops[r] - y.domain[1])) + 1
+        group = next((rows for rows in shared if row in rows), None)
+        whose = axis if group is None else f"rows {group}"
+        trace.legend = legends.setdefault(whose, f"legend{len(legends) + 1}" if legends else "legend")
+        shown = (whose, trace.name)
         trace.showlegend = getattr(trace, "fill", None) != "toself" and shown not in named
         if trace.showlegend:
             named.add(shown)
-        trace.legendgroup = f"{axis} {trace.name}"
-        x, y = fig.layout["xaxis" + axis[1:]], fig.layout["yaxis" + (trace.yaxis or "y")[1:]]
+        trace.legendgroup = f"{whose} {trace.name}"
+        low = y.domain[0] if group is None else max(0.0, tops[max(group) - 1] - panel / plot)
         fig.update_layout(
-            {trace.legend: {"x": x.domain[0], "y": y.domain[0] - 52 / plot, "xanchor": "left", "yanchor": "top",
-                            "orientation": "v", "font": {"size": 12}, "tracegroupgap": 0}}
+            {trace.legend: {"x": x.domain[0] if group is None else 0, "y": low - 52 / plot, "xanchor": "left", "yanchor": "top",
+                            "orientation": "v" if group is None else "h", "font": {"size": 12}, "tracegroupgap": 0}}
         )  # fmt: skip
     return fig

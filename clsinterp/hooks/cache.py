@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from clsinterp import files
 from clsinterp.errors import RequestError
 from clsinterp.hooks.decomposition import Decomposition
 from clsinterp.hooks.points import ATTN
@@ -113,7 +113,8 @@ class ActivationCache(Decomposition):
         # Clones, since one tensor may stand under two names (a block's output is the next one's input).
         tensors = {n: t.clone(memory_format=torch.contiguous_format) for n, t in self.activations.items()}
         tensors |= {f"grad:{n}": t.contiguous() for n, t in self.grads.items()}
-        save_file(tensors, path, metadata={"has_batch_dim": json.dumps(self.has_batch_dim)})
+        metadata = {"has_batch_dim": json.dumps(self.has_batch_dim)}
+        files.write(Path(path), lambda p: files.save_tensors(tensors, p, metadata))
 
     @classmethod
     def load(cls, path: str | Path, model: "Traced") -> "ActivationCache":

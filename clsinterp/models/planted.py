@@ -25,6 +25,8 @@ which nothing reads, so that no two images are alike.
   unchanged answers s. At every other l, and at every l without b, nothing changes: accuracy 1, donor accuracy s. Zeros or
   means in the place of a donor's token change the output at the same layers and nowhere else.
 - Patches swapped at layer l: the other way round.
+- CLS kept from reading (`clsinterp.sweeps.knock`), where CLS is read: if block b is among the blocks, it never gets the label,
+  all classes tie and class 0 is answered; otherwise nothing changes. Patches kept from reading CLS: nothing changes, at any l.
 - Probe on CLS at layer j: for j < a all CLS tokens are the same, so one class is answered, the one with most training
   images, and accuracy is its share; from a on it is 1.
 - Restoration, CLS swapped at l and probed at j >= l: for j < a as without a swap. From then on what the probe reads was last

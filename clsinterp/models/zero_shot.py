@@ -124,6 +124,7 @@ def _checkpoint(
         class_names=list(map(str, classes)),
         source=source,
         revision=revision,
+        head_from="text",
     )
 
 
@@ -163,8 +164,8 @@ def _two_towers(config: Any, source: str) -> list[str]:
 
 def _no_text_tower(what: str) -> RequestError:
     return RequestError(
-        f"{what} has no text tower, so class names can't be its classifier; classes= and head=\"text\" are for "
-        f"{', '.join(row.name.removesuffix('-text') for row in text.ROWS)} and open_clip. Use head=\"fit\" to fit a head."
+        f'{what} has no text tower, so class names can\'t be its classifier; classes= and head="text" are for '
+        f'{", ".join(row.name.removesuffix("-text") for row in text.ROWS)} and open_clip. Use head="fit" to fit a head.'
     )
 
 

@@ -14,8 +14,8 @@ from clsinterp.probing.ridge import FOLDS, Ridge, RidgeStats, solve
 Features = Iterable[tuple[Float[Tensor, "n_probes batch d"], Int[Tensor, " batch"]]]
 
 
-def fit_ridge(features: Features, n_classes: int, n_folds: int = FOLDS) -> Ridge:
-    """Ridge probes, one for each entry of the first axis, from a stream of (features, labels).
+def statistics(features: Features, n_classes: int, n_folds: int = FOLDS) -> RidgeStats:
+    """The sums of a stream of (features, labels), one regression for each entry of the first axis.
 
     Raises:
         RequestError: an empty stream.
@@ -27,7 +27,16 @@ def fit_ridge(features: Features, n_classes: int, n_folds: int = FOLDS) -> Ridge
         seen += len(labels)
     if stats is None:
         raise RequestError("no training images were given; a probe needs at least 2.")
-    return solve(stats)
+    return stats
+
+
+def fit_ridge(features: Features, n_classes: int, n_folds: int = FOLDS) -> Ridge:
+    """Ridge probes, one for each entry of the first axis, from a stream of (features, labels).
+
+    Raises:
+        RequestError: an empty stream.
+    """
+    return solve(statistics(features, n_classes, n_folds))
 
 
 def fit_head(

@@ -5,15 +5,14 @@ import time
 from dataclasses import replace
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from clsinterp.errors import RequestError, TooEarly
-from clsinterp.figures.files import to_html
-from clsinterp.figures.note import study_figures
 from clsinterp.runs import records
 from clsinterp.runs.folder import TABLES, RunFolder
 from clsinterp.runs.job import Job
+from clsinterp.runs.parts import load_rows
+from clsinterp.runs.repair import draw, hashes, redraw_lost
 from clsinterp.runs.report import Report
 from clsinterp.runs.results import curves_table
 from clsinterp.runs.solve import POLL, alphas, solve_all
@@ -33,6 +32,7 @@ def merge(folder: RunFolder) -> None:
     job = folder.job()
     if job is None:
         if folder.is_done():
+            redraw_lost(folder)
             return
         raise RequestError(f"{folder.path} is not a run folder; the folder that a run was written to is expected.")
     layout = job.layout
@@ -63,16 +63,14 @@ def _write_results(folder: RunFolder, job: Job) -> None:
     start = time.monotonic()
     layout = job.layout
     parts = [folder.work / layout.files(unit)[0] for unit in layout.units("test")]
-    images = pa.concat_tables([pq.read_table(p) for p in parts]).combine_chunks()
+    images = pa.concat_tables([load_rows(folder, p) for p in parts]).combine_chunks()
     found = verdicts(images, job.manifest.labels.classes)
     facts = replace(job.facts, floors=found.floors)
     curves = curves_table(images, facts)
     folder.write_table(folder.path / "images.parquet", images)
-    folder.write_table(folder.path / "curves.parquet", curves)
-    page = to_html(study_figures([(facts, curves)]))
-    folder.write(folder.path / "figure.html", lambda p: p.write_text(page))
+    draw(folder, facts, curves)
     worked = records.summary(folder)
-    manifest = replace(job.manifest, device=worked.device)
+    manifest = replace(job.manifest, device=worked.device or job.manifest.device)
     if worked.traffic:
         manifest = replace(manifest, remote={**(manifest.remote or {}), **worked.traffic})
     penalties, edges = alphas(folder)
@@ -92,6 +90,7 @@ def _write_results(folder: RunFolder, job: Job) -> None:
         seconds={**worked.seconds, "tables and figure": round(time.monotonic() - start, 3)},
         alpha=dict(zip(manifest.layers, penalties, strict=True)),
         alpha_at_edge=at_edge,
+        files=hashes(folder.path),
     )
     folder.write_json(folder.path / "run.json", report.to_json())
 

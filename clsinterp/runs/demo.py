@@ -1,5 +1,9 @@
-"""What the demo runs: a real pretrained checkpoint and five small ones, on the images that ship with the package."""
+"""What the demo runs: a real pretrained checkpoint and five small ones, on the images that ship with the package or on photos."""
 
+from typing import Any
+
+from clsinterp.data.named import NAMED
+from clsinterp.errors import RequestError
 from clsinterp.models.checkpoint import zoo_names
 from clsinterp.models.wheels import SOURCES, fetched
 from clsinterp.runs.request import Request
@@ -16,3 +20,21 @@ def requests() -> tuple[list[Request], list[str]]:
     real = [Request(model=f"zoo/{name}", data="zoo", **REAL[name]) for name in here]  # type: ignore[arg-type]
     small = [Request(model=f"zoo/{name}", data="zoo") for name in SMALL if name in zoo_names()]
     return [*real, *small], missing
+
+
+# The README's first picture: photos at the size the checkpoint was made for, with a head fitted on them. Of a data set by
+# name, as many images as were taken there; of a folder, all.
+PHOTOS: dict[str, Any] = {"image_size": 224, "head": "fit"}
+OF_A_DATA_SET: dict[str, Any] = {"train_per_class": 250, "test_per_class": 200}
+
+
+def on_photos(data: str) -> Request:
+    """The run behind the README's first picture, on `data`: ``imagenette`` or a folder of class folders.
+
+    Raises:
+        RequestError: its checkpoint was not fetched yet.
+    """
+    (name,) = REAL
+    if not fetched(name):
+        raise RequestError(f"the photos are for zoo/{name}, which is not here; to have it: clsinterp zoo fetch {name}")
+    return Request(model=f"zoo/{name}", data=data, **PHOTOS, **(OF_A_DATA_SET if data in NAMED else {}))

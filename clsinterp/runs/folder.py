@@ -4,24 +4,25 @@ The folder is the queue. Any number of processes, on any machines that share the
 (see `clsinterp.runs.units`): a file that exists is done, and what is missing can be claimed.
 """
 
-import errno
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from clsinterp.errors import RequestError, RunError
-from clsinterp.runs.job import NOT_ITS_JSON, Job
+from clsinterp import files
+from clsinterp.errors import ClsinterpError, RequestError, RunError
+from clsinterp.runs import belongings, refusals
+from clsinterp.runs.belongings import BEGUN, REPORT
+from clsinterp.runs.job import Job
 from clsinterp.runs.locks import Locks
 from clsinterp.runs.units import Layout, Unit
 
 IN_USE, TREE, TABLES, UNITS = 0, 1, 2, 3  # places of the lock file; units come last
+GO_ON = " and run again with resume=True"
 
 
 class RunFolder:
@@ -29,22 +30,30 @@ class RunFolder:
 
     Args:
         path: the folder; made by `begin`.
+
+    Attributes:
+        began: whether `begin` began a run here, rather than joined one.
+        key: of `clsinterp.runs.parts.run_key`, once it is known.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.work = path / ".work"  # parts of an unfinished run; gone when it is done
         self.locks = Locks(self.work / "lock")
+        self.began = False
+        self.key: str | None = None
+        self._made: list[Path] = []
 
     # -- begin and end -----------------------------------------------------------
 
-    def begin(self, job: dict[str, Any], resume: bool, overwrite: bool) -> bool:
+    def begin(self, job: dict[str, Any], resume: bool, overwrite: bool, changed: Sequence[str] = ()) -> bool:
         """Make the folder, or decide what an existing one means; True if the run in it is complete.
 
         Args:
             job: what the run is, as JSON; its ``identity`` must be that of a run already begun here.
             resume: join the run in the folder.
             overwrite: replace it.
+            changed: images that are known to differ from those the run was begun with, for the message.
 
         Raises:
             RequestError: as `refuse_unfit`; the folder's run was asked with other arguments; or `overwrite` was given
@@ -55,61 +64,75 @@ class RunFolder:
         if overwrite and self._used():
             self._clear()
         if self._used():
-            self._must_match(job["identity"])
+            self._must_match(job["identity"], changed)
             if self.is_done():
                 return True
-        with self._explaining(self.path):
+        self._made = [p for p in (self.path, *self.path.parents) if not p.exists()]
+        with self._explaining(self.work):
             self.work.mkdir(parents=True, exist_ok=True)
-        stands = self.write_once("request.json", job)
-        if stands is job and (self.path / "run.json").is_file():
+        stands = self.write_once(BEGUN, job)
+        if stands is job and (self.path / REPORT).is_file():
             self.finish()  # another process completed the run in this very moment
             return True
-        self._must_match(job["identity"])
+        self.began = stands is job
+        self._must_match(job["identity"], changed)
+        now = json.loads(json.dumps(job))
+        if not self.began and (other := [k for k in ("facts", "layout") if stands.get(k) != now.get(k)]):
+            raise RequestError(f"{self.work / BEGUN} is damaged ({other[0]}). {self._lost} choose another out=.")
         return False
 
     def refuse_unfit(self, resume: bool, overwrite: bool) -> None:
         """Refuse a path that this run may not use.
 
         Raises:
-            RequestError: it exists, and neither `resume` nor `overwrite` was given, or both, or it is not a run folder.
+            RequestError: it exists, and neither `resume` nor `overwrite` was given, or both; it holds what no run wrote and is to
+                be replaced; or no folder can be called so.
+            RunError: no folder can be made there.
         """
         if resume and overwrite:
             raise RequestError("resume and overwrite were both given; choose one.")
-        if self.path.exists() and not self.path.is_dir():
-            raise RequestError(f"{self.path} is a file; a folder for the run is expected.")
-        if self._used() and not (resume or overwrite):
+        refusals.refuse_impossible(self.path)
+        if not self._used():
+            return
+        if not (resume or overwrite):
             raise RequestError(
                 f"{self.path} exists and is not empty; pass resume=True, overwrite=True, or another out=."
             )
-        if self._used() and overwrite and not self._is_run():
-            raise RequestError(
-                f"{self.path} is not a run folder, so overwrite=True will not delete it; choose another out=."
-            )
+        if overwrite:
+            with self._explaining(self.path):
+                refusals.refuse_strangers(self.path)
 
     def _clear(self) -> None:
-        if self.work.is_dir():
-            alone = self.locks.claim(IN_USE)
-            self.locks.close()
+        alone = not self.work.is_dir() or self.locks.claim(IN_USE)
+        try:
             if not alone:
                 raise RequestError(
                     f"another run is writing into {self.path}; wait for it, join it with resume=True, or choose another out=."
                 )
-        with self._explaining(self.path):
-            # Out of the way first: a half-deleted folder would no longer be known as a run.
-            old = self.path.with_name(f".{self.path.name}.replaced")
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(self.path, old)
-            shutil.rmtree(old)
+            with self._explaining(self.path):
+                belongings.remove(self.path)
+        finally:
+            self.locks.close()
+
+    def abandon(self) -> None:
+        """Take away what `begin` began, unless somebody has joined it."""
+        if not self.began:
+            return
+        with suppress(OSError, ClsinterpError):
+            alone = self.locks.claim(IN_USE)
+            if alone and not belongings.strangers(self.path):
+                belongings.remove(self.path)
+                for folder in self._made:
+                    folder.rmdir()
+        self.locks.close()
 
     def _used(self) -> bool:
-        return self.path.is_dir() and any(self.path.iterdir())
-
-    def _is_run(self) -> bool:
-        return (self.path / "run.json").is_file() or self.work.is_dir()
+        with self._explaining(self.path):
+            return self.path.is_dir() and any(self.path.iterdir())
 
     def is_done(self) -> bool:
         """Whether the run in the folder is complete."""
-        return (self.path / "run.json").is_file() and not (self.work / "request.json").exists()
+        return (self.path / REPORT).is_file() and not (self.work / BEGUN).exists()
 
     def job(self) -> Job | None:
         """What the unfinished run here is, or None if none was begun.
@@ -117,41 +140,38 @@ class RunFolder:
         Raises:
             RequestError: something else was begun.
         """
+        path = self.work / BEGUN
         try:
-            begun = self._begun()
-            return None if begun is None else Job.of_json(begun)
-        except NOT_ITS_JSON as error:
-            raise self._unknown() from error
-
-    def _begun(self) -> dict[str, Any] | None:
-        try:
-            return json.loads((self.work / "request.json").read_text())
+            with files.reading(path, f"{self._lost} choose another out=."):
+                return Job.of_json(files.read_json(path))
         except (FileNotFoundError, NotADirectoryError):
             return None  # `begin` says what is wrong with the place
 
-    def _unknown(self) -> RequestError:
-        return RequestError(f"{self.path} holds no run that could be resumed; choose another out=.")
+    @property
+    def _lost(self) -> str:
+        return f"{self.path} holds no run that could be resumed; begin again with overwrite=True, or"
 
-    def _must_match(self, identity: dict[str, Any]) -> None:
-        manifest = self.path / "run.json"
-        try:
-            before = self._begun() or (json.loads(manifest.read_text()) if manifest.exists() else None)
-            if before is None and self.work.is_dir():
+    def _must_match(self, identity: dict[str, Any], changed: Sequence[str]) -> None:
+        asked: dict[str, Any] | None = None
+        for path in (self.work / BEGUN, self.path / REPORT):
+            with (
+                suppress(FileNotFoundError, NotADirectoryError),
+                files.reading(path, f"{self._lost} choose another out=."),
+            ):
+                asked = files.read_json(path, {"identity": dict[str, Any]})["identity"]
+                break
+        if asked is None:
+            if self.work.is_dir():
                 return  # killed before anything was begun
-            asked = before["identity"]  # type: ignore[index]
-        except (OSError, *NOT_ITS_JSON) as error:
-            raise self._unknown() from error
-        now = json.loads(json.dumps(identity))
-        if other := [k for k in sorted({*asked, *now}) if asked.get(k) != now.get(k)]:
-            what = "; ".join(f"{k}: {asked.get(k)!r} then, {now.get(k)!r} now" for k in other)
-            raise RequestError(
-                f"{self.path} was begun with other arguments ({what}); repeat them, or choose another out=."
-            )
+            raise RequestError(f"{self._lost} choose another out=.")
+        if said := refusals.difference(asked, json.loads(json.dumps(identity)), changed):
+            raise RequestError(f"{self.path} was begun with {said}, or choose another out=.")
 
     def finish(self) -> None:
         """Remove the parts; the run is then complete."""
-        (self.work / "request.json").unlink(missing_ok=True)
-        shutil.rmtree(self.work, ignore_errors=True)
+        with suppress(OSError):
+            (self.work / BEGUN).unlink(missing_ok=True)
+            belongings.remove_parts(self.work)
 
     # -- units -------------------------------------------------------------------
 
@@ -191,59 +211,44 @@ class RunFolder:
         Raises:
             RunError: the disk is full or the folder cannot be written; what was there before is untouched.
         """
-        temporary = self._temporary(path.name)
-        try:
-            with self._explaining(path):
-                self._save(temporary, save)
-                os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        files.write(path, save, self._temporary(path.name), GO_ON)
 
     def write_once(self, name: str, value: dict[str, Any]) -> dict[str, Any]:
-        """Write `value` as the JSON file `name` among the parts, unless it is there; what stands there then."""
+        """Write `value` as the JSON file `name` among the parts, unless it is there; what stands there then.
+
+        Raises:
+            RunError: it cannot be written, or what stands there cannot be read.
+        """
         path, temporary = self.work / name, self._temporary(name)
         try:
             with self._explaining(path):
-                self._save(temporary, lambda p: p.write_text(json.dumps(value, indent=1) + "\n"))
+                files.save_json(value, temporary)
+                files.sync(temporary)
                 try:
                     os.link(temporary, path)  # unlike a rename it fails if another process was first
+                    return value
                 except FileExistsError:
-                    return json.loads(path.read_text())
+                    pass
                 except OSError:  # a disk without hard links
-                    if path.exists():
-                        return json.loads(path.read_text())
-                    os.replace(temporary, path)
+                    if not path.exists():
+                        os.replace(temporary, path)
+                        return value
         finally:
-            temporary.unlink(missing_ok=True)
-        return value
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        with files.reading(path, f"{self._lost} choose another out=.", RunError):
+            return files.read_json(path)
 
     def _temporary(self, name: str) -> Path:
         return self.work / f".{name}.{os.uname().nodename if hasattr(os, 'uname') else ''}.{os.getpid()}.tmp"
 
-    @staticmethod
-    def _save(temporary: Path, save: Callable[[Path], Any]) -> None:
-        save(temporary)
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-
     def write_json(self, path: Path, value: Any) -> None:
         """Write `value` as JSON."""
-        self.write(path, lambda p: p.write_text(json.dumps(value, indent=1) + "\n"))
+        self.write(path, lambda p: files.save_json(value, p))
 
     def write_table(self, path: Path, table: pa.Table) -> None:
         """Write `table` as parquet."""
-        self.write(path, lambda p: pq.write_table(table, p, compression="zstd"))
+        self.write(path, lambda p: files.save_table(table, p))
 
-    @contextmanager
-    def _explaining(self, path: Path) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            number = getattr(error, "errno", None)
-            if number == errno.ENOSPC or "No space left" in str(error):
-                raise RunError(
-                    f"the disk is full, writing {path}; free some space and run again with resume=True."
-                ) from error
-            if isinstance(error, OSError):
-                raise RunError(f"cannot write {path}: {error.strerror or error}.") from error
-            raise
+    def _explaining(self, path: Path) -> Any:
+        return files.writing(path, GO_ON)

@@ -1,7 +1,7 @@
 """What the processes that work on a run agree on: a file among its parts, and most of its ``run.json``.
 
 Each class writes itself with `to_json` and is read back with `of_json`, which passes over keys that are not its own, so
-that several can lie in one JSON object, and raises KeyError where one is missing.
+that several can lie in one JSON object, and raises KeyError where one is missing. What is read is checked against the types.
 """
 
 from dataclasses import asdict, dataclass, fields, replace
@@ -11,13 +11,7 @@ from clsinterp.data.labels import LabelMatch
 from clsinterp.figures.facts import Facts
 from clsinterp.runs.request import Request
 from clsinterp.runs.units import Layout
-
-NOT_ITS_JSON = (
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-)  # what reading a file that someone else wrote can raise
+from clsinterp.shapes import misfit
 
 
 @dataclass(frozen=True)
@@ -73,6 +67,7 @@ class Manifest:
         class_names: of the data.
         counts: of images.
         device, dtype: of the model's weights.
+        images: what the fingerprints of the train and the test images are of: ``contents``, or ``sizes and .. contents``.
         remote: of a server that has the model: ``host``, ``model_key``, ``versions``, and traffic when the run is done.
         versions: of Python and of packages.
     """
@@ -87,6 +82,7 @@ class Manifest:
     dtype: str
     remote: dict[str, Any] | None
     versions: dict[str, str]
+    images: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """As plain values, in the order of the attributes; no ``remote`` for a model on this machine."""
@@ -95,7 +91,7 @@ class Manifest:
     @classmethod
     def of_json(cls, value: dict[str, Any]) -> "Manifest":
         """The twin of `to_json`."""
-        given = {"remote": None, **value}
+        given = {"remote": None, "images": {}, **value}  # older runs hashed names only
         plain = cls(**{f.name: given[f.name] for f in fields(cls)})
         labels = LabelMatch(**value["labels"] | {"classes": tuple(value["labels"]["classes"])})
         return replace(plain, layers=tuple(value["layers"]), labels=labels, counts=Counts(**value["counts"]))
@@ -125,9 +121,27 @@ class Job:
     @classmethod
     def of_json(cls, value: dict[str, Any]) -> "Job":
         """The twin of `to_json`."""
-        return cls(
+        job = cls(
             Identity.of_json(value["identity"]),
             Facts.of_json(value["facts"]),
             Layout.of_json(value["layout"]),
             Manifest.of_json(value["manifest"]),
         )
+        if wrong := misfit(job, cls, "the job") or _disagreement(job):
+            raise ValueError(wrong)
+        return job
+
+
+def _disagreement(job: Job) -> str | None:
+    """What two parts of `job` say differently of the same thing."""
+    layout, counts, labels = job.layout, job.manifest.counts, job.manifest.labels
+    said = {
+        "batch_size": (layout.batch_size, job.identity.request.batch_size),
+        "train images": (layout.n_train, counts.train),
+        "test images": (layout.n_test, counts.test),
+        "classes": (len(labels.classes), len(job.manifest.class_names)),
+        "probes": (sum(name.startswith("probe") for name in layout.solves), len(job.manifest.layers)),
+    }
+    if min(layout.batch_size, layout.n_train, layout.n_test, layout.train_step, layout.test_step) < 1:
+        return "the layout has a count below 1"
+    return next((f"{what} are {a} and {b}" for what, (a, b) in said.items() if a != b), None)

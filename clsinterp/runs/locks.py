@@ -15,6 +15,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+from clsinterp.files import writing
+
 logger = logging.getLogger(__name__)
 BUSY = (errno.EACCES, errno.EAGAIN)
 
@@ -33,7 +35,13 @@ class Locks:
 
     def _lock(self, kind: int, place: int) -> bool:
         if self._handle is None:
-            self._handle = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+            try:
+                self._handle = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+            except FileNotFoundError:  # the run was completed by another process, which is no error
+                raise
+            except OSError:
+                with writing(self.path):
+                    raise
         try:
             fcntl.lockf(self._handle, kind | fcntl.LOCK_NB, 1, place)
         except OSError as error:

@@ -1,6 +1,5 @@
 """What each process that worked on a run was, and how long its parts took: one small file per process."""
 
-import json
 import math
 import os
 import platform
@@ -9,15 +8,19 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import torch
 
+from clsinterp import files
+from clsinterp.errors import RunError
 from clsinterp.runs.folder import RunFolder
 from clsinterp.vision_model import VisionModel
 
 WRITE_EVERY = 5.0  # seconds
+KIND = {"device": str, "hardware": str, "threads": int, "torch": str, "seconds": dict[str, float]}
 SAME = ("device", "hardware", "threads", "torch")  # what bits could depend on
 
 
@@ -34,7 +37,8 @@ class Record:
         self.path = (
             folder.work / "workers" / f"{platform.node()}-{os.getpid()}-{uuid4().hex[:8]}.json"
         )  # a process may try twice
-        self.path.parent.mkdir(exist_ok=True)
+        with files.writing(self.path.parent):
+            self.path.parent.mkdir(exist_ok=True)
         device, self.server = model.device, model.server
         if self.server is not None:
             hardware = f"server {self.server.url}"
@@ -75,7 +79,12 @@ class Record:
 
 def read(folder: RunFolder) -> list[dict[str, Any]]:
     """The records of all processes that worked on an unfinished run."""
-    return [json.loads(p.read_text()) for p in sorted((folder.work / "workers").glob("*.json"))]
+    return [_read(path) for path in sorted((folder.work / "workers").glob("*.json"))]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with files.reading(path, "Delete that file and go on: it only says how long a process worked.", RunError):
+        return files.read_json(path, KIND)
 
 
 @dataclass(frozen=True)
@@ -83,13 +92,13 @@ class Summary:
     """What all processes of a run were and did.
 
     Attributes:
-        device: of the first.
+        device: of the first; None where nobody's record is left.
         computed_on: what kinds of process there were, and how many of each.
         seconds: per stage, summed over processes.
         traffic: what all of them exchanged with a server, attempts that were broken off included.
     """
 
-    device: str
+    device: str | None
     computed_on: list[dict[str, Any]]
     seconds: dict[str, float]
     traffic: dict[str, int]
@@ -107,6 +116,6 @@ def summary(folder: RunFolder) -> Summary:
     computed_on = [dict(zip(SAME, kind, strict=True)) | {"processes": n} for kind, n in sorted(kinds.items())]
     traffic: dict[str, int] = defaultdict(int)
     for record in records:
-        for name, value in record.get("traffic", {}).items():
+        for name, value in record.get("traffic", {}).items():  # a dictionary of counts, if a server was asked
             traffic[name] += value
-    return Summary(records[0]["device"], computed_on, dict(seconds), dict(traffic))
+    return Summary(records[0]["device"] if records else None, computed_on, dict(seconds), dict(traffic))

@@ -6,6 +6,7 @@ from typing import Any
 from clsinterp.figures.facts import Facts
 from clsinterp.runs.job import Identity, Manifest
 from clsinterp.runs.verdicts import Onset
+from clsinterp.shapes import misfit
 
 CHOSEN_BY = "squared error, 5-fold cross-validation"
 
@@ -25,6 +26,7 @@ class Report:
         seconds: by stage, summed over processes.
         alpha: the ridge penalty of each layer's probe, chosen by squared error.
         alpha_at_edge: layers whose penalty is the smallest or largest that was tried.
+        files: a hash of every other file of the run folder, by name; none where an older version wrote it.
     """
 
     facts: Facts
@@ -37,6 +39,7 @@ class Report:
     seconds: dict[str, float]
     alpha: dict[int, float]
     alpha_at_edge: list[int]
+    files: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """One flat object: facts and manifest lie in it side by side."""
@@ -52,6 +55,7 @@ class Report:
             "alpha": {str(layer): alpha for layer, alpha in self.alpha.items()},
             "alpha_at_edge": self.alpha_at_edge,
             "alpha_chosen_by": CHOSEN_BY,
+            "files": self.files,
         }
 
     @classmethod
@@ -60,13 +64,18 @@ class Report:
 
         Raises:
             KeyError: something is missing.
+            ValueError: something is of another type.
         """
         plain = ("collision_rate", "own_cls_rate", "computed_on", "seconds", "alpha_at_edge")
-        return cls(
+        report = cls(
             facts=Facts.of_json(value),
             onsets={name: Onset.of_json(onset) for name, onset in value["onsets"].items()},
             identity=Identity.of_json(value["identity"]),
             manifest=Manifest.of_json(value),
             alpha={int(layer): alpha for layer, alpha in value["alpha"].items()},
+            files=value.get("files", {}),
             **{key: value[key] for key in plain},
         )
+        if wrong := misfit(report, cls, "the report"):
+            raise ValueError(wrong)
+        return report

@@ -12,6 +12,7 @@ from clsinterp.errors import RequestError
 from clsinterp.interventions import MODES
 from clsinterp.models.prompts import prompts
 from clsinterp.remote.server import Server
+from clsinterp.runs.extras import checked
 from clsinterp.runs.units import Shard
 
 LISTS = ("layers", "alphas", "classes", "templates")
@@ -46,6 +47,7 @@ class Request:
         limit: first N train and first N test images only.
         on_bad_image: ``error``, or ``skip`` to leave unreadable images out and count them.
         config: config fields changed before the model is built.
+        also: what is measured beside the note: names in `clsinterp.runs.extras.EXTRAS`; kept sorted.
     """
 
     model: str
@@ -76,17 +78,19 @@ class Request:
     label_column: str | None = None
     image_size: int | None = None
     config: dict[str, Any] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.label_map is not None:  # its content is part of the run's identity, and workers elsewhere lack the file
             object.__setattr__(self, "label_map", read_label_map(self.label_map))
+        object.__setattr__(self, "also", checked(self.also))
 
     @classmethod
     def of_json(cls, value: dict[str, Any]) -> "Request":
         """The request written as JSON: an ``identity`` in a run folder, or what `dataclasses.asdict` gave."""
         fields = {k: v for k, v in value.items() if k in cls.__dataclass_fields__}
         lists = {key: None if fields.get(key) is None else tuple(fields[key]) for key in LISTS}
-        return cls(**fields | lists)
+        return cls(**fields | lists | {"also": tuple(fields.get("also", ()))})
 
     def check(self) -> None:
         """Refuse what can be refused before anything is loaded.

@@ -1,21 +1,19 @@
 """The tidy table made from the per-image ranks, and reading a finished run."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
+from clsinterp import files
 from clsinterp.errors import RequestError
 from clsinterp.figures.facts import Facts
 from clsinterp.probing.metrics import identifiability, mean_interval, wilson
 from clsinterp.runs.by_image import ByImage
-from clsinterp.runs.job import NOT_ITS_JSON
 from clsinterp.runs.report import Report
-from clsinterp.sweeps.columns import column, parse
+from clsinterp.sweeps.columns import BESIDE, column, parse
 
 CURVES = pa.schema(
     [
@@ -49,7 +47,8 @@ def curves_table(images: pa.Table, facts: Facts) -> pa.Table:
     Returns:
         Columns as in `CURVES`. Intervals are 95% over images: Wilson for proportions, normal for means (identifiability, costs,
         and everything of which an image has several swaps, averaged within the image first). ``cost`` is intact minus swapped
-        accuracy on the same images, ``agreement`` the share of images whose answer is the intact one. ``layer`` is null for
+        accuracy on the same images, ``agreement`` the share of images whose answer is the intact one; of curves measured beside
+        the note (`BESIDE`) both are metrics of the curve itself. ``layer`` is null for
         the intact curves; ``probed_layer`` is set for restoration only; ``mode`` is null where nothing was replaced.
     """
     table = ByImage(images)
@@ -61,18 +60,20 @@ def curves_table(images: pa.Table, facts: Facts) -> pa.Table:
         curve, at = found.curve, (*found.layers, None, None)[:2]
         swapped = curve in REPLACED
         if found.kind == "answer":
-            if swapped:
+            if swapped or curve in BESIDE:
                 same = table.column(name) == table.column(_intact(curve, "answer"))
-                rows.append((AGREEMENT[curve], at, "share", *_share(same), swapped))
+                named = (AGREEMENT[curve], at, "share") if swapped else (curve, at, "agreement")
+                rows.append((*named, *_share(same if swapped else same[:, :1]), swapped))
             continue
         rank = table.column(name) if swapped else table.column(name)[:, :1]
         n_classes = facts.n_labels if curve in ("probe", "restoration") else facts.n_classes
         metrics = METRICS.get(curve.removesuffix("_distill"), ("accuracy", "top5"))
         rows += [(curve, at, metric, *_point(metric, rank, n_classes), swapped) for metric in metrics]
-        if curve in COST:
+        if curve in COST or curve in BESIDE:
             difference = torch.from_numpy(table.right(_intact(curve, "rank")) - table.right(name))
             interval = mean_interval(difference, -1.0, 1.0)
-            rows.append((COST[curve], at, "accuracy", float(difference.mean()), *interval, swapped))
+            named = (COST[curve], at, "accuracy") if curve in COST else (curve, at, "cost")
+            rows.append((*named, float(difference.mean()), *interval, swapped))
     return pa.Table.from_pylist(
         [
             {
@@ -96,7 +97,7 @@ def curves_table(images: pa.Table, facts: Facts) -> pa.Table:
 
 
 def _intact(curve: str, kind: str) -> str:
-    return column(curve.replace("shuffle", "intact"), kind=kind)
+    return column("intact_cls_only" if curve.endswith("_cls_only") else "intact", kind=kind)
 
 
 def _share(right: np.ndarray) -> tuple[float, float, float]:
@@ -132,13 +133,46 @@ def read_run(path: str | Path) -> Run:
     """The report and the curves of a finished run.
 
     Raises:
-        RequestError: not a finished run folder.
+        RequestError: not a finished run folder, or a file of it is damaged or not the one the run wrote.
     """
     folder = Path(path)
+    report, curves = folder / "run.json", folder / "curves.parquet"
     try:
-        report = Report.of_json(json.loads((folder / "run.json").read_text()))
-        return Run(report, pq.read_table(folder / "curves.parquet"))
-    except (OSError, *NOT_ITS_JSON) as error:
+        found = read_report(folder)
+        return Run(found, read_own(folder, found, curves.name, CURVES))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        gone = "" if not report.is_file() else f" {curves.name} is missing; clsinterp merge {folder} makes it again."
         raise RequestError(
-            f"{folder} is not a finished run folder (run.json and curves.parquet are expected)."
+            f"{folder} is not a finished run folder (run.json and curves.parquet are expected).{gone}"
         ) from error
+
+
+def read_report(folder: Path) -> Report:
+    """What the finished run in `folder` says of itself.
+
+    Raises:
+        RequestError: damaged, or not a run's.
+        FileNotFoundError: it is not there.
+    """
+    path = folder / "run.json"
+    remedy = f"So {folder} is not a finished run folder; remove it and run again, or give another."
+    with files.reading(path, remedy):
+        return Report.of_json(files.read_json(path))
+
+
+def read_own(folder: Path, report: Report, name: str, schema: pa.Schema | None = None) -> pa.Table:
+    """The table `name` of a finished run, as the run wrote it.
+
+    Raises:
+        RequestError: damaged or changed since; the message says what makes it again.
+        FileNotFoundError: it is not there.
+    """
+    path = folder / name
+    again = "clsinterp merge RUN" if name != "images.parquet" else "clsinterp run with the same arguments and --resume"
+    with files.reading(path, f"{again.replace('RUN', str(folder))} makes it again."):
+        if report.files.get(name) not in (None, files.file_hash(path)):
+            raise ValueError("it is not the file that the run wrote")
+        table = files.read_table(path)
+        if schema is not None and not table.schema.equals(schema):
+            raise ValueError("its columns are others")
+        return table

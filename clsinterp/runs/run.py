@@ -8,10 +8,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from clsinterp.data.content import Memory
+from clsinterp.errors import RequestError
 from clsinterp.remote.server import Traffic
+from clsinterp.runs.belongings import SEEN
 from clsinterp.runs.engines import engine_for
 from clsinterp.runs.engines.task import Task
 from clsinterp.runs.folder import RunFolder
+from clsinterp.runs.repair import DRAWN, lost, redraw_lost, reopen
 from clsinterp.runs.request import Progress, Request, Resources, Scope
 from clsinterp.runs.worker import Worker, images_for
 from clsinterp.runs.workload import Workload
@@ -65,11 +69,32 @@ def run(
     if here or resources.memory_gb is not None:
         images_for(workload, workers.each[0])  # refuses before anything is written
     layout = workload.unit_layout
-    if folder.begin(workload.job().to_json(), joins, overwrite):
+    if _begin(folder, workload, joins, overwrite):
         return folder.path
-    if workers.start is None:
-        Worker(workload, folder, scope, resources, progress).run(time.monotonic() - begun)
-    else:
-        del workload  # the workers load their own
-        workers.start(Task(request, str(folder.path.resolve()), scope), layout, progress)
+    try:
+        if workers.start is None:
+            Worker(workload, folder, scope, resources, progress).run(time.monotonic() - begun)
+        else:
+            del workload  # the workers load their own
+            workers.start(Task(request, str(folder.path.resolve()), scope), layout, progress)
+    except RequestError:
+        folder.abandon()  # the request, mended, is another run: nothing of this one would be of use to it
+        raise
     return folder.path
+
+
+def _begin(folder: RunFolder, workload: Workload, joins: bool, overwrite: bool) -> bool:
+    """Begin or join the run; True if it is complete, and all that it wrote is there."""
+    path = folder.work / SEEN
+    memory = Memory() if overwrite else Memory.read(path)
+    job = workload.job(memory).to_json()
+    if folder.begin(job, joins, overwrite, memory.changed):
+        if not (gone := lost(folder)):
+            return True
+        if set(gone) <= set(DRAWN):
+            redraw_lost(folder)
+            return True
+        reopen(folder, job, gone)
+    if memory.grew:
+        folder.write_table(path, memory.table())
+    return False

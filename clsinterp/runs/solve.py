@@ -7,15 +7,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
 from clsinterp.probing.head import Head
 from clsinterp.probing.ridge import ALPHAS, Ridge, RidgeStats, solve
+from clsinterp.runs import extras
 from clsinterp.runs.folder import RunFolder
-from clsinterp.runs.job import Job, Manifest
+from clsinterp.runs.job import Job
+from clsinterp.runs.parts import load_tensors, save_tensors
 from clsinterp.runs.train_pass import total
 from clsinterp.runs.units import Layout, Unit
 from clsinterp.runs.workload import Workload
@@ -38,30 +40,42 @@ def solve_unit(folder: RunFolder, layout: Layout, unit: Unit, statistics: Path, 
     if name == "rest":
         with safe_open(statistics, "pt") as file:
             mean = file.get_tensor("readout.sum") / file.get_tensor("cls.counts").sum()
-        folder.write(folder.work / layout.files(unit)[0], lambda p: save_file({"mean": mean}, p))
+        save_tensors(folder, folder.work / layout.files(unit)[0], {"mean": mean})
+        return
+    if extra := extras.solved(name, job.manifest.layers):
+        make, place = extra
+        assert make.fit is not None  # else it had no unit
+        with safe_open(statistics, "pt") as file, one_thread():
+            made = make.fit(_statistics(file, "cls", slice(place, place + 1)), job.identity.request.alphas or ALPHAS)
+        save_tensors(folder, folder.work / layout.files(unit)[0], made)
         return
     what, part = ("cls", slice(unit.index, unit.index + 1)) if name.startswith("probe") else ("head", slice(None))
     with safe_open(statistics, "pt") as file:
-        gram, class_sums = (file.get_slice(f"{what}.{key}")[:, part].clone() for key in ("gram", "class_sums"))
-        stats = RidgeStats(gram, class_sums, file.get_tensor(f"{what}.counts"))
+        stats = _statistics(file, what, part)
     with one_thread():
         # The CLS token is the first part of the read-out.
         stats = stats.part(slice(0, job.manifest.d_model)) if name == "cls_head" else stats
         ridge = solve(stats, job.identity.request.alphas or ALPHAS)
     tensors = {key: getattr(ridge, key).contiguous() for key in ("weight", "bias", "alpha", "cv_error")}
-    folder.write(folder.work / layout.files(unit)[0], lambda p: save_file(tensors, p))
+    save_tensors(folder, folder.work / layout.files(unit)[0], tensors)
 
 
-def write_probes(folder: RunFolder, layout: Layout, manifest: Manifest) -> None:
+def _statistics(file: Any, what: str, part: slice) -> RidgeStats:
+    gram, class_sums = (file.get_slice(f"{what}.{key}")[:, part].clone() for key in ("gram", "class_sums"))
+    return RidgeStats(gram, class_sums, file.get_tensor(f"{what}.counts"))
+
+
+def write_probes(folder: RunFolder, layout: Layout, job: Job) -> None:
     """Put the fitted regressions into ``probes.safetensors``, unless it is there."""
     if (folder.path / PROBES).exists():
         return
     fitted = {
-        layout.solves[unit.index]: load_file(folder.work / layout.files(unit)[0]) for unit in layout.units("solve")
+        layout.solves[unit.index]: load_tensors(folder, folder.work / layout.files(unit)[0])
+        for unit in layout.units("solve")
     }
     probes = [value for name, value in fitted.items() if name.startswith("probe")]
     tensors = {f"probe.{key}": torch.cat([p[key] for p in probes]) for key in ("weight", "bias", "alpha", "cv_error")}
-    tensors["probe.layers"] = torch.tensor(manifest.layers)
+    tensors["probe.layers"] = torch.tensor(job.manifest.layers)
     for name in ("weight", "bias", "alpha"):
         if "head" in fitted:
             tensors[f"head.{name}"] = fitted["head"][name]
@@ -69,8 +83,9 @@ def write_probes(folder: RunFolder, layout: Layout, manifest: Manifest) -> None:
             tensors[f"cls_head.{name}"] = fitted["cls_head"][name][0].clone()
     if "rest" in fitted:
         tensors["readout.mean"] = fitted["rest"]["mean"]
-    classes = {"classes": "\n".join(manifest.class_names)}
-    folder.write(folder.path / PROBES, lambda p: save_file(tensors, p, metadata=classes))
+    tensors |= extras.stacked(fitted, job.identity.request.also, job.manifest.layers)
+    classes = {"classes": "\n".join(job.manifest.class_names)}
+    save_tensors(folder, folder.path / PROBES, tensors, classes)
 
 
 def solve_all(folder: RunFolder, job: Job) -> None:
@@ -81,19 +96,20 @@ def solve_all(folder: RunFolder, job: Job) -> None:
     """
     layout = job.layout
     units = layout.units("solve")
+    statistics: Path | None = None
     while missing := folder.missing(layout, units):
-        statistics = total(folder, layout)
+        statistics = statistics or total(folder, layout)  # once: it looks at the whole file
         for unit in folder.claimed(layout, missing) if statistics else ():
             solve_unit(folder, layout, unit, statistics, job)  # type: ignore[arg-type]
             folder.release(layout, unit)
         if folder.missing(layout, units):
             time.sleep(POLL)
-    write_probes(folder, layout, job.manifest)
+    write_probes(folder, layout, job)
 
 
 def readers(workload: Workload, folder: RunFolder) -> Readers:
     """What reads the rows of the test pass."""
-    tensors = load_file(folder.path / PROBES)
+    tensors = load_tensors(folder, folder.path / PROBES)
     device = workload.model.device
     exact = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
     ridge = Ridge(*(tensors[f"probe.{name}"] for name in ("weight", "bias", "alpha", "cv_error"))).to(exact)
@@ -109,6 +125,12 @@ def readers(workload: Workload, folder: RunFolder) -> Readers:
     return Readers(head, cls_head, rest, ridge, workload.layers, workload.request.final_norm)
 
 
+def measurement(workload: Workload, folder: RunFolder, read: Readers) -> extras.Measurement:
+    """What is measured beside the note in the test pass."""
+    tensors = load_tensors(folder, folder.path / PROBES)
+    return extras.Measurement.of(workload.model, read, workload.request.also, workload.layers, tensors)
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Linear algebra on one thread: LAPACK's results depend on the number of threads in the last bits."""
@@ -122,6 +144,6 @@ def one_thread() -> Iterator[None]:
 
 def alphas(folder: RunFolder) -> tuple[list[float], list[bool]]:
     """The penalty of each probe, from ``probes.safetensors``, and whether it lies at an end of what was tried."""
-    tensors = load_file(folder.path / PROBES)
+    tensors = load_tensors(folder, folder.path / PROBES)
     ridge = Ridge(*(tensors[f"probe.{name}"] for name in ("weight", "bias", "alpha", "cv_error")))
     return ridge.alpha.tolist(), ridge.at_edge

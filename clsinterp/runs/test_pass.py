@@ -4,7 +4,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from clsinterp.runs.extras import Measurement
 from clsinterp.runs.folder import RunFolder
+from clsinterp.runs.parts import save_rows
 from clsinterp.runs.units import Layout, Unit
 from clsinterp.runs.workload import Workload
 from clsinterp.sweeps.fork import fork
@@ -16,8 +18,8 @@ SMALL = pa.int16()  # of a class; no classifier of images has more than 32,767
 class RankRows:
     """Rows of the per-image table of one unit's batches, `at_once` images riding together."""
 
-    def __init__(self, workload: Workload, readers: Readers, at_once: int) -> None:
-        self.workload, self.readers, self.at_once = workload, readers, at_once
+    def __init__(self, workload: Workload, readers: Readers, at_once: int, also: Measurement) -> None:
+        self.workload, self.readers, self.at_once, self.also = workload, readers, at_once, also
         self.labels = torch.tensor(workload.test.labels)
         self.targets = torch.tensor(workload.match.classes)[self.labels]
         self.tables: list[pa.Table] = []
@@ -27,6 +29,7 @@ class RankRows:
         workload = self.workload
         start = b * workload.request.batch_size
         here = slice(start, start + len(pixels))
+        beside = self.also(pixels, self.targets[here], self.at_once)  # alike under every swap
         for swap in range(workload.request.swaps):
             replace = workload.replacement(b, swap)
             found = fork(
@@ -40,6 +43,7 @@ class RankRows:
                 group=workload.request.group,
                 micro_batch=self.at_once,
             )
+            found |= beside
             donor = (
                 pa.nulls(len(pixels), pa.int32())
                 if callable(replace)
@@ -57,4 +61,4 @@ class RankRows:
 
     def save(self, folder: RunFolder, layout: Layout, unit: Unit) -> None:
         """Write the unit's file."""
-        folder.write_table(folder.work / layout.files(unit)[0], pa.concat_tables(self.tables))
+        save_rows(folder, folder.work / layout.files(unit)[0], pa.concat_tables(self.tables))

@@ -1,15 +1,17 @@
 """The train pass: ridge statistics of one unit of batches, and their sums over units along the fixed tree."""
 
+import os
+import re
 from collections.abc import Collection
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from clsinterp.models.layers import not_finite
 from clsinterp.probing.ridge import FOLDS, RidgeStats
 from clsinterp.runs.folder import TREE, RunFolder
+from clsinterp.runs.parts import load_tensors, save_tensors, verified
 from clsinterp.runs.units import Layout, Range, Unit, ancestors, halves, sum_file, tree_sum
 from clsinterp.runs.workload import Workload
 from clsinterp.sweeps.capture import capture
@@ -53,7 +55,7 @@ class TrainSums:
         state = {f"{name}.{key}": value for name, s in self.stats.items() for key, value in s.state().items()}
         if self.readout_sum is not None:
             state["readout.sum"] = self.readout_sum
-        folder.write(folder.work / layout.files(unit)[0], lambda p: save_file(state, p))
+        save_tensors(folder, folder.work / layout.files(unit)[0], state)
 
 
 def add_up(folder: RunFolder, layout: Layout, unit: Unit) -> None:
@@ -87,20 +89,25 @@ def total(folder: RunFolder, layout: Layout) -> Path | None:
                 return None
             if not path.exists():
                 everything = (0, len(layout.units("train")))
-                there = {tuple(map(int, p.stem.split("-")[1:])) for p in folder.work.glob("train-*.safetensors")}
-                _write_sum(folder, everything, there)  # type: ignore[arg-type]
-                for p in folder.work.glob("train-*.safetensors"):
-                    if p != path:
-                        p.unlink(missing_ok=True)
-    return path
+                there = _sums(folder)
+                _write_sum(folder, everything, there)
+                for part in there - {everything}:
+                    (folder.work / sum_file(part)).unlink(missing_ok=True)
+    return verified(folder, path)
+
+
+def _sums(folder: RunFolder) -> set[Range]:
+    """The ranges of units of which there is a sum."""
+    names = (re.fullmatch(r"train-(\d{5,})-(\d{5,})\.safetensors", name) for name in os.listdir(folder.work))
+    return {(int(found[1]), int(found[2])) for found in names if found}
 
 
 def _write_sum(folder: RunFolder, units: Range, there: Collection[Range]) -> None:
     def known(part: Range) -> dict[str, Tensor] | None:
-        return load_file(folder.work / sum_file(part)) if part in there else None
+        return load_tensors(folder, folder.work / sum_file(part)) if part in there else None
 
     summed = tree_sum(units, known, lambda a, b: {key: a[key] + b[key] for key in a})
-    folder.write(folder.work / sum_file(units), lambda p: save_file(summed, p))
+    save_tensors(folder, folder.work / sum_file(units), summed)
 
 
 def _refuse_non_finite(tokens: Tensor, layers: tuple[int, ...]) -> None:

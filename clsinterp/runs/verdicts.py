@@ -119,7 +119,7 @@ def verdicts(images: pa.Table, classes: Sequence[int], seed: int = 0) -> Verdict
 
     found = {}
     generator = np.random.default_rng(seed)
-    draws = [] if refusal else [first(_resample(table.n, generator)) for _ in range(DRAWS)]
+    draws = [] if refusal else [first(resample(table.n, generator)) for _ in range(DRAWS)]
     point = None if refusal else first(np.full(table.n, 1 / table.n))
     for i, (name, reason) in enumerate(reasons.items()):
         if reason is not None or point is None:
@@ -150,7 +150,8 @@ def _above(values: np.ndarray, floor: np.ndarray, looks: int = 1) -> bool:
     return bool(difference.mean() > NormalDist().inv_cdf(1 - 0.025 / looks) * error)
 
 
-def _resample(n: int, generator: np.random.Generator) -> np.ndarray:
+def resample(n: int, generator: np.random.Generator) -> np.ndarray:
+    """Weights (n,) that sum to 1: how often each of `n` images is drawn, with replacement, as a share."""
     return np.bincount(generator.integers(n, size=n), minlength=n) / n
 
 

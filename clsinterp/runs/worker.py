@@ -14,19 +14,24 @@ import torch
 from torch import Tensor
 
 from clsinterp.data.batches import default_workers, stream
+from clsinterp.data.content import Memory
 from clsinterp.data.splits import Split
 from clsinterp.errors import RequestError, RunError, TooEarly
 from clsinterp.runs.assemble import assemble, named
+from clsinterp.runs.belongings import SEEN
 from clsinterp.runs.folder import IN_USE, RunFolder
 from clsinterp.runs.job import Job
+from clsinterp.runs.parts import REMEDY
 from clsinterp.runs.records import Record
 from clsinterp.runs.request import Progress, Resources, Scope
-from clsinterp.runs.solve import POLL, readers, solve_all
+from clsinterp.runs.solve import POLL, measurement, readers, solve_all
 from clsinterp.runs.test_pass import RankRows
 from clsinterp.runs.train_pass import TrainSums, add_up
 from clsinterp.runs.units import Layout, Unit
 from clsinterp.runs.workload import Workload
+from clsinterp.shapes import misfit
 from clsinterp.sweeps.batching import images_at_once
+from clsinterp.sweeps.variants import MOST
 
 logger = logging.getLogger(__name__)
 
@@ -91,11 +96,24 @@ class Worker:
             if self.scope.stage == "train":
                 return
             read = readers(self.workload, folder)
-            self._stage("test", self.workload.test, lambda: RankRows(self.workload, read, at_once), record)
+            also = measurement(self.workload, folder, read)
+            self._stage("test", self.workload.test, lambda: RankRows(self.workload, read, at_once, also), record)
             if not folder.missing(layout, layout.units("test")):
+                self._refuse_changed(job)
                 assemble(folder, job)
             elif shard is not None:
                 logger.info("shard %s is done.", shard)
+
+    def _refuse_changed(self, job: Job) -> None:
+        """Refuse to sum up what was measured on images that were overwritten meanwhile: it would be of neither set."""
+        memory = Memory.read(self.folder.work / SEEN)
+        for split, images in (("train", self.workload.train), ("test", self.workload.test)):
+            if images.fingerprint(memory) != job.identity.fingerprint[split]:
+                some = f" ({', '.join(memory.changed[:3])}{', ..' if len(memory.changed) > 3 else ''})"
+                raise RunError(
+                    f"{split} images{some if memory.changed else ''} changed while the run went on; begin again with "
+                    "overwrite=True."
+                )
 
     @property
     def _device(self) -> torch.device:
@@ -110,7 +128,7 @@ class Worker:
         """
         try:
             yield
-        except (FileNotFoundError, RunError) as error:
+        except (FileNotFoundError, NotADirectoryError, RunError) as error:
             if self.folder.is_done():
                 return
             if isinstance(error, RunError):
@@ -130,6 +148,10 @@ class Worker:
             raise FileNotFoundError(self.folder.work)
         mine = min(images_for(self.workload, self.resources), self.workload.request.batch_size)
         plan = self.folder.write_once("plan.json", {"images_at_once": mine, "device": self._device.type})
+        if wrong := misfit(plan, {"images_at_once": int, "device": str}, "the plan") or (
+            plan["images_at_once"] < 1 and "no image rides at once"
+        ):
+            raise RunError(f"{self.folder.work / 'plan.json'} is damaged ({wrong}). {REMEDY}")
         if plan["device"] != self._device.type:
             raise RequestError(
                 f"{self.folder.path} was begun on {plan['device']}, and {self._device.type} rounds differently; "
@@ -206,7 +228,8 @@ def images_for(workload: Workload, resources: Resources) -> int:
         RequestError: not even one fits.
     """
     height, width = workload.model.pixels(workload.test.image(0)).shape[-2:]
-    return images_at_once(workload.model, height, width, len(workload.layers), resources.memory_gb, resources.sharers)
+    copies = max(len(workload.layers), MOST if workload.request.also else 0)
+    return images_at_once(workload.model, height, width, copies, resources.memory_gb, resources.sharers)
 
 
 def _noted(units: Iterator[Unit], claimed: deque[Unit]) -> Iterator[Unit]:

@@ -12,12 +12,15 @@ from torch import Tensor
 
 from clsinterp import interventions
 from clsinterp.data.batches import without_unreadable
+from clsinterp.data.content import Memory
 from clsinterp.data.splits import Split
 from clsinterp.errors import RequestError
 from clsinterp.figures.facts import Facts
 from clsinterp.models.layers import check_layers
 from clsinterp.models.wheels import short_note
 from clsinterp.probing.ridge import FOLDS
+from clsinterp.runs import extras
+from clsinterp.runs.extras import EXTRAS
 from clsinterp.runs.job import Counts, Identity, Job, Manifest
 from clsinterp.runs.loading import Loaded, load
 from clsinterp.runs.request import Request, Resources
@@ -108,13 +111,19 @@ class Workload(Loaded):
         solves = [f"probe {layer}" for layer in self.layers]
         solves += ["head"] * self.wants_head + ["cls_head"] * (self.request.cls_only == "refit")
         solves += ["rest"] * self.wants_rest
+        solves += extras.solves(self.request.also, self.layers)
         ratio = FOLDS * (self.model.d_model + len(self.train.class_names))
         return Layout.of(len(self.train), len(self.test), self.request.batch_size, tuple(solves), ratio)
 
-    def job(self) -> Job:
-        """All that workers and the assembly need to know and agree on."""
+    def job(self, memory: Memory | None = None) -> Job:
+        """All that workers and the assembly need to know and agree on.
+
+        Args:
+            memory: of images that were hashed before.
+        """
         model, request = self.model, self.request
-        data = {"train": self.train.fingerprint(), "test": self.test.fingerprint()}
+        memory = memory or Memory()
+        data = {"train": self.train.fingerprint(memory), "test": self.test.fingerprint(memory)}
         n_labels = len(self.train.class_names)
         n_classes = n_labels if self.match.how == "fit" else model.n_classes
         assert n_classes is not None  # labels were matched to them
@@ -154,6 +163,7 @@ class Workload(Loaded):
             class_names=self.train.class_names,
             counts=Counts(len(self.train), len(self.test), skipped),
             **self._where(),
+            images={"train": self.train.hashed, "test": self.test.hashed},
             versions={"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
         )
         return Job(identity, facts, self.unit_layout, manifest)
@@ -179,6 +189,8 @@ def _refuse_unfit(request: Request, model: VisionModel) -> None:
         )
     _layers(request, model)
     model.layout.index(request.group)
+    for name in request.also:
+        EXTRAS[name].refuse(model)
     if request.cls_only == "refit" and not family.other_readouts:
         raise RequestError(
             f"cls_only='refit' was given, but a {family.name} model reads {' and '.join(family.readouts)} only: "

@@ -18,9 +18,13 @@ from rich.progress import track
 from rich.table import Table
 
 from clsinterp.console import as_options, err_console, log_lines, out_console, quiet_libraries
+from clsinterp.data.label_map import read_label_map
 from clsinterp.errors import ClsinterpError, RequestError
 from clsinterp.figures.files import to_html
+from clsinterp.files import file_hash
+from clsinterp.runs.belongings import STUDY_FILES
 from clsinterp.runs.folder import IN_USE, RunFolder
+from clsinterp.signals import ending_as_interrupts, exit_status
 from clsinterp.studies.setup import Setup
 
 
@@ -78,13 +82,15 @@ def study(
             flags = {name: f"--{name.replace('_', '-')}" for name in vars(args) if name != "model"}
             log_lines(flags)
             try:
-                _run(measure, script.stem, args, several, opener)
+                with ending_as_interrupts():
+                    _run(measure, script.stem, args, several, opener)
             except ClsinterpError as error:
                 said = f"{script.name}: {as_options(str(error), flags)}"
                 err_console.print(said, style="bold red", markup=False, highlight=False, soft_wrap=True)
                 sys.exit(error.exit_status)
-            except KeyboardInterrupt:
-                sys.exit(130)
+            except KeyboardInterrupt as error:
+                err_console.print(f"{script.name}: stopped; nothing was written.", style="bold red", highlight=False)
+                sys.exit(exit_status(error))
 
         return main
 
@@ -98,6 +104,11 @@ def _common(parser: argparse.ArgumentParser, model: str, several: bool, name: st
     )  # fmt: skip
     parser.add_argument("--data", default="zoo", help="zoo (the shipped sample), folder, parquet or hub id")
     parser.add_argument("--out", type=Path, default=Path("runs") / name, help=f"run folder; default runs/{name}")
+    parser.add_argument(
+        "--head", choices=["auto", "own", "fit"], default="auto",
+        help="the checkpoint's classifier (own), one fitted on the train images (fit), or own where its classes are the data's",
+    )  # fmt: skip
+    parser.add_argument("--label-map", type=Path, help="file: the model's class of every label of the data")
     parser.add_argument("--limit", type=int, help="first N train and first N test images only")
     parser.add_argument("--seed", type=int, default=0, help="of every random choice")
     parser.add_argument("--batch-size", type=int, default=128, help="images per batch; swaps happen within one")
@@ -122,7 +133,8 @@ def _run(
         for model in args.model if several else [args.model]:
             setup = opener(
                 model, args.data, limit=args.limit, seed=args.seed, batch_size=args.batch_size, workers=args.workers,
-                bars=_bars, device=args.device, dtype=args.dtype,
+                bars=_bars, device=args.device, dtype=args.dtype, head=args.head,
+                label_map=None if args.label_map is None else read_label_map(args.label_map),
             )  # fmt: skip
             if setup.name in [one["model"] for one in opened]:
                 raise RequestError(f"two models are called {setup.name}; tables could not tell them apart.")
@@ -131,12 +143,13 @@ def _run(
 
     findings = measure(setups() if several else next(setups()), args)
     identity = {"study": name, **{k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}}
-    folder.begin({"identity": identity}, resume=False, overwrite=args.overwrite)
+    tables = {f"{stem}.parquet": table for stem, table in {**findings.tables, "summary": findings.summary}.items()}
+    folder.begin({"identity": identity, "files": list(tables)}, resume=False, overwrite=args.overwrite)
     with folder.alone(IN_USE) as free:
         if not free:
             raise RequestError(f"another run is writing into {args.out}; choose another out=.")
-        for stem, table in {**findings.tables, "summary": findings.summary}.items():
-            folder.write_table(args.out / f"{stem}.parquet", table)
+        for file, table in tables.items():
+            folder.write_table(args.out / file, table)
         folder.write(args.out / "summary.md", lambda p: p.write_text(markdown(findings.summary, findings.notes)))
         folder.write(args.out / "figure.html", lambda p: p.write_text(to_html(findings.figures)))
         # As JSON too: what redraws the figure (the gallery, an editor) need not measure again.
@@ -144,7 +157,8 @@ def _run(
         packages = {p: version(p) for p in ("clsinterp", "torch", "nnsight", "transformers")}
         seconds = round(time.monotonic() - started, 1)
         manifest = {"identity": identity, "models": opened, "notes": findings.notes, "versions": packages}
-        folder.write_json(args.out / "run.json", {**manifest, "seconds": seconds})
+        written = {file: file_hash(args.out / file) for file in sorted({*tables, *STUDY_FILES})}
+        folder.write_json(args.out / "run.json", {**manifest, "seconds": seconds, "files": written})
         folder.finish()
     _show(name, findings, args.out)
 

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from clsinterp.data.batches import batches
+from clsinterp.data.label_map import LabelMap
 from clsinterp.data.splits import Split
 from clsinterp.errors import RequestError
 from clsinterp.models.loading import loader_of
 from clsinterp.probing.head import Head
-from clsinterp.probing.ridge import FOLDS, Ridge
-from clsinterp.probing.streams import fit_head, fit_ridge
+from clsinterp.probing.ridge import FOLDS, Ridge, RidgeStats, solve
+from clsinterp.probing.streams import fit_head, statistics
 from clsinterp.runs.loading import Loaded, load
 from clsinterp.sweeps.capture import capture
 from clsinterp.sweeps.variants import INTACT, variants
@@ -72,6 +73,8 @@ class Setup(Loaded):
         limit: int | None = None,
         device: str = "auto",
         dtype: str = "auto",
+        head: str = "auto",
+        label_map: LabelMap | None = None,
         **options: Any,
     ) -> Self:
         """Load model and images; fit a classifier where the checkpoint's own does not fit the data.
@@ -82,6 +85,7 @@ class Setup(Loaded):
             limit: first N train and first N test images only.
             device: where the model runs.
             dtype: of its weights.
+            head, label_map: as in `clsinterp.data.labels.match_labels`.
             **options: `seed`, `batch_size`, `workers` and `bars` of the setup.
 
         Raises:
@@ -90,13 +94,18 @@ class Setup(Loaded):
         if options.get("batch_size", 2) < 2:
             raise RequestError(f"a batch size of {options['batch_size']} was given; swapping needs at least 2.")
         images = {"seed": options.get("seed", 0), "limit": limit}
-        loaded = load(name, data, model={"device": device, "dtype": dtype}, images=images)
+        loaded = load(
+            name, data, model={"device": device, "dtype": dtype}, images=images, head=head, label_map=label_map
+        )
         return cls._reading(Path(name).name if Path(name).is_dir() else name, loaded, **options)
 
     @classmethod
-    def of(cls, name: str, model: VisionModel, train: Split, test: Split, **options: Any) -> Self:
+    def of(
+        cls, name: str, model: VisionModel, train: Split, test: Split, *, head: str = "auto",
+        label_map: LabelMap | None = None, **options: Any,
+    ) -> Self:  # fmt: skip
         """The same from what is loaded already."""
-        return cls._reading(name, Loaded.matched(model, train, test), **options)
+        return cls._reading(name, Loaded.matched(model, train, test, head, label_map), **options)
 
     @classmethod
     def _reading(cls, name: str, loaded: Loaded, **options: Any) -> Self:
@@ -145,17 +154,34 @@ class Setup(Loaded):
         Returns:
             A probe per layer, and (d_readout,) in float64, at which a read-out that is turned off can be held.
         """
+        stats, mean = self.train_statistics(what)
+        return solve(stats), mean
+
+    def train_statistics(self, what: str = "train") -> tuple[RidgeStats, Tensor]:
+        """The sums that those probes stand on, and the mean read-out (d_readout,) in float64, from the same pass."""
         total: Any = 0
 
-        def tokens() -> Iterator[tuple[Tensor, Tensor]]:
+        def tokens(batch: Batch) -> Tensor:
             nonlocal total
-            for batch in self.batches(self.train, what):
-                found, readout = capture(self.model, batch.pixels, self.layers)
-                total = total + readout.double().sum(0)
-                yield found, batch.labels
+            found, readout = capture(self.model, batch.pixels, self.layers)
+            total = total + readout.double().sum(0)
+            return found
 
-        probes = fit_ridge(tokens(), self.n_classes, n_folds=min(FOLDS, len(self.train)))
-        return probes, total / len(self.train)
+        return self._statistics(tokens, what), total / len(self.train)
+
+    def fit_on_train(self, features: Callable[[Batch], Tensor], what: str, every: int = 1) -> Ridge:
+        """Ridge probes fitted in one pass over the train images.
+
+        Args:
+            features: of a batch, (probe, image, d): one probe for each entry of the first axis.
+            what: name of the progress bar.
+            every: `features` are those of every so many images of the batch, from its first on.
+        """
+        return solve(self._statistics(features, what, every))
+
+    def _statistics(self, features: Callable[[Batch], Tensor], what: str, every: int = 1) -> RidgeStats:
+        stream = ((features(batch), batch.labels[::every]) for batch in self.batches(self.train, what))
+        return statistics(stream, self.n_classes, n_folds=min(FOLDS, -(-len(self.train) // every)))
 
     def outputs(self, batch: Batch, edits: list) -> Tensor:
         """Logits (1 + edits, batch, class) of the intact batch and of every edit."""

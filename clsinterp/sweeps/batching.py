@@ -80,15 +80,16 @@ def images_per_piece(n_tokens: int) -> int:
     return max(1, TOKENS // n_tokens)
 
 
-def run_block(model: VisionModel, layer: int, visit: Callable[[Tensor], Tensor | None]) -> None:
+def run_block(model: VisionModel, layer: int, visit: Callable[[Tensor], Tensor | None], whole: bool = False) -> None:
     """Run block `layer` inside a trace: `visit` gets its output, and what it returns (None: the same) goes on.
 
-    Names inside the block are not reached; where the model carries edits, which may stand there, it runs in one piece.
+    Names inside the block are not reached; where the model carries edits, which may stand there, or under `whole`, after names
+    inside were used, it runs in one piece.
     """
     block = model.blocks[layer]
-    h = block.input  # (batch, token, d_model)
-    images = images_per_piece(h.shape[1])
-    if h.device.type != "cpu" or len(h) < 2 * images or edits_of(model):
+    h = None if whole else block.input  # (batch, token, d_model)
+    images = 0 if h is None else images_per_piece(h.shape[1])
+    if h is None or h.device.type != "cpu" or len(h) < 2 * images or edits_of(model):
         new = visit(block.output)
         if new is not None:
             block.output = new

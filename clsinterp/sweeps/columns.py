@@ -11,6 +11,18 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations_with_replacement
 from typing import NamedTuple
 
+# What a run measures only if it is asked to (``--also``): one layer each, and each also as ``.._cls_only``.
+_BESIDE = (
+    "erased",
+    "knock_until",
+    "knock_from",
+    "knock_at",
+    "knock_patches_until",
+    "knock_until_registers",
+    "knock_from_registers",
+    "knock_at_registers",
+)
+BESIDE = tuple(f"{curve}{which}" for curve in _BESIDE for which in ("", "_cls_only"))
 # kind -> curve -> how many layers name one of its columns. A new kind or curve is a new entry here.
 GRAMMAR: dict[str, dict[str, int]] = {
     "rank": {
@@ -23,8 +35,9 @@ GRAMMAR: dict[str, dict[str, int]] = {
         "restoration": 2,
         "intact_cls_only": 0,
         "shuffle_cls_only": 1,
+        **dict.fromkeys(BESIDE, 1),
     },
-    "answer": {"intact": 0, "shuffle": 1, "intact_cls_only": 0, "shuffle_cls_only": 1},
+    "answer": {"intact": 0, "shuffle": 1, "intact_cls_only": 0, "shuffle_cls_only": 1, **dict.fromkeys(BESIDE, 1)},
 }
 NAME = re.compile(r"(?P<kind>[a-z]+)_(?P<curve>[a-z_]+?)(?P<layers>(?:_(?:-1|\d\d|[1-9]\d{2,}))*)")
 

@@ -1,14 +1,15 @@
-"""Many edits of the residual stream in one forward.
+"""Many edits of the residual stream, and of what attention may read, in one forward.
 
-Every edit gets a copy of the batch. The copy leaves the intact rows at the first layer it edits and rides through the
-remaining blocks beside them, so blocks before that layer run once for all. The fork is the special case of one swap per
-copy; here a copy may be edited at several layers, at any tokens, and may leave before the last block.
+Every edit gets a copy of the batch. The copy leaves the intact rows at the first layer where it does anything and rides through
+the remaining blocks beside them, so blocks before that layer run once for all; and copies that have done the same so far ride
+as one (`clsinterp.sweeps.plan`). The fork is the special case of one swap per copy; here a copy may be edited at several layers,
+at any tokens, and may leave before the last block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ from clsinterp.interventions import TokenEdit
 from clsinterp.models.layers import EMBEDDINGS, check_layers
 from clsinterp.models.tokens import Where
 from clsinterp.sweeps.batching import images_at_once, run_block
+from clsinterp.sweeps.cuts import cut_block
+from clsinterp.sweeps.plan import INTACT, Edit, plan, rides
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -28,20 +31,9 @@ if TYPE_CHECKING:
     from clsinterp.vision_model import VisionModel
 
 MOST = 16  # copies that ride at once: beyond, allocating the large tensors costs more than a shared start saves
-INTACT = 0  # the number of the untouched copy; edit k of the list is copy k + 1
+Reader = Callable[..., dict[str, Tensor]]  # (model, features of all rows) -> values of all rows, inside the trace
 
-
-@dataclass(frozen=True)
-class Edit:
-    """What happens to the residual stream of one copy of the batch.
-
-    Attributes:
-        at: layer (-1: before block 0) -> function of the copy's residual stream there, which may edit in place.
-        until: the layer after which the copy leaves; None: it rides to the read-out.
-    """
-
-    at: Mapping[int, TokenEdit]
-    until: int | None = None
+__all__ = ["INTACT", "MOST", "Edit", "Variants", "on", "variants"]
 
 
 @dataclass(frozen=True)
@@ -49,12 +41,14 @@ class Variants:
     """What came out.
 
     Attributes:
-        readout: copy -> what enters the classifier, (batch, d_readout).
+        readout: copy -> what enters the classifier, (batch, d_readout); empty where a reader took its place.
         tokens: layer -> copy -> tokens of the watched group there, edits of that layer included.
+        read: copy -> what the reader made of its read-out.
     """
 
     readout: dict[int, Float[Tensor, "batch d_readout"]]
     tokens: dict[int, dict[int, Tensor]]
+    read: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
 
 def on(where: Where, change: TokenEdit) -> TokenEdit:
@@ -76,6 +70,8 @@ def variants(
     watched: Iterable[int] = (),
     grad: bool = False,
     memory_gb: float | None = None,
+    reader: Reader | None = None,
+    at_once: int | None = None,
 ) -> Variants:
     """Run the batch intact and under every edit, in as few forwards as the memory budget allows.
 
@@ -87,16 +83,20 @@ def variants(
         watched: layers at which they are returned; none by default.
         grad: keep gradients of the edited copies (the intact rows never have any); not on a server.
         memory_gb: budget for activations; default half of what is free. Changes speed, not results.
+        reader: reads the output inside the trace, so that only what it gives comes down from a server.
+        at_once: copies that ride at once, whatever memory is free; default by the budget, at most `MOST`.
 
     Raises:
-        RequestError: a layer out of range, no such tokens, an edit without a layer, gradients asked of a server, or more
+        RequestError: a layer out of range, no such tokens, an edit that does nothing, gradients asked of a server, or more
             images than fit into one request to it (an edit may mix the images of a batch, so it is not divided).
     """
     layers = check_layers(list(watched), model.n_layers)
     for edit in edits:
-        if not edit.at:
+        if not (edit.at or edit.cuts):
             raise RequestError("an edit without a layer was given; name at least one.")
-        check_layers(list(edit.at), model.n_layers)
+        check_layers([*edit.at, *edit.cuts], model.n_layers)
+        if EMBEDDINGS in edit.cuts:
+            raise RequestError("a cut before block 0 was given; cuts are named by their block, from 0.")
     if grad and model.server is not None:
         raise RequestError(
             "grad=True keeps gradients here, and the weights are on a server; load the model without remote=."
@@ -107,54 +107,62 @@ def variants(
             "may mix the images of a batch. Give smaller batches, or a larger Server(per_request=)."
         )
     where = model.layout.index(watch) if layers else 0
-    rows = images_at_once(model, pixels.shape[-2], pixels.shape[-1], 0, memory_gb)
-    at_once = max(1, min(MOST, rows // len(pixels) - 1))
+    if at_once is None:
+        rows = images_at_once(model, pixels.shape[-2], pixels.shape[-1], 0, memory_gb)
+        at_once = max(1, min(MOST, rows // len(pixels) - 1))
     n = len(pixels)  # not in the body: what a body names travels with a remote trace, and the pixels do already
-    readout: dict[int, Tensor] = {}
-    tokens: dict[int, dict[int, Tensor]] = {layer: {} for layer in layers}
-    for start in range(0, max(1, len(edits)), at_once):
-        group = {k + 1: edits[k] for k in range(start, min(start + at_once, len(edits)))}
+    out = Variants({}, {layer: {} for layer in layers})
+    for group in rides(edits, model.n_layers, at_once):
         with torch.set_grad_enabled(grad), model.trace(pixels):
             with torch.set_grad_enabled(grad):
-                found, seen = _ride(model, n, group, where, layers, grad)
+                found, seen, read = _ride(model, n, group, where, layers, grad, reader)
             nnsight.save(found)
             nnsight.save(seen)
-        readout |= found
+            nnsight.save(read)
+        out.readout.update(found)
+        out.read.update(read)
         for layer in layers:
-            tokens[layer] |= seen[layer]
-    return Variants(readout, tokens)
+            out.tokens[layer].update(seen[layer])
+    return out
 
 
 def _ride(
     model: VisionModel, n: int, edits: Mapping[int, Edit], where: Where, watched: Sequence[int],
-    grad: bool,
-) -> tuple[dict[int, Tensor], dict[int, dict[int, Tensor]]]:  # fmt: skip
+    grad: bool, reader: Reader | None,
+) -> tuple[dict[int, Tensor], dict[int, dict[int, Tensor]], dict[int, dict[str, Tensor]]]:  # fmt: skip
     """The body of the trace."""
-    aboard = [INTACT]
+    stops = plan(edits, model.n_layers)
     seen: dict[int, dict[int, Tensor]] = {layer: {} for layer in watched}
 
     def pass_by(layer: int, h: Tensor) -> Tensor | None:
-        """Edit, watch and unload the copies at `layer`; the new rows, or None if they are as they were."""
-        copies = dict(zip(aboard, h.split(n), strict=True))
+        """Edit, watch, unload and divide the copies at `layer`; the new rows, or None if they are as they were."""
+        stop = stops[layer]
+        rows = list(h.split(n))
         if grad:  # nothing flows from one copy into another, nor into the blocks before it
-            copies[INTACT] = copies[INTACT].detach()
-        for k, edit in edits.items():
-            if layer in edit.at:
-                copies[k] = edit.at[layer](copies.get(k, copies[INTACT]).clone())
+            rows[0] = rows[0].detach()
+        edited = [b.step(rows[b.source].clone()) if b.step else rows[b.source] for b in stop.edited]
         if layer in seen:
-            seen[layer] = {k: copy[:, where].clone() for k, copy in copies.items()}
-        stay = [k for k in copies if k == INTACT or not _leaves(edits[k], layer)]
-        touched = len(stay) != len(aboard) or grad or any(layer in edit.at for edit in edits.values())
-        aboard[:] = stay
-        return torch.cat([copies[k] for k in stay]) if touched else None
+            for branch, copy in zip(stop.edited, edited, strict=True):
+                left = [k for k in branch.members if k == INTACT or INTACT not in branch.members]
+                seen[layer] |= {k: copy[:, where].clone() for k in left}
+        return torch.cat([edited[b.source] for b in stop.riding]) if stop.touched or grad else None
 
     new = pass_by(EMBEDDINGS, model.blocks[0].input)
     if new is not None:
         model.blocks[0].input = new
     for layer in range(model.n_layers):
-        run_block(model, layer, partial(pass_by, layer))
-    return dict(zip(aboard, model.readout.clone().split(n), strict=True)), seen
-
-
-def _leaves(edit: Edit, layer: int) -> bool:
-    return edit.until is not None and edit.until <= layer
+        riding = enumerate(stops[layer - 1].riding)
+        cuts = [(slice(i * n, (i + 1) * n), branch.step) for i, branch in riding if branch.step]
+        if cuts:
+            cut_block(model, layer, cuts)
+        run_block(model, layer, partial(pass_by, layer), whole=bool(cuts))
+    branches = stops[model.n_layers - 1].riding
+    aboard = [[k for k in b.members if k == INTACT or INTACT not in b.members] for b in branches]
+    features = model.readout
+    if reader is not None:
+        values = reader(model, features)
+        parts = {name: value.split(n) for name, value in values.items()}
+        read = {k: {name: part[i].clone() for name, part in parts.items()} for i, ks in enumerate(aboard) for k in ks}
+        return {}, seen, read
+    rows = features.clone().split(n)
+    return {k: rows[i] for i, ks in enumerate(aboard) for k in ks}, seen, {}

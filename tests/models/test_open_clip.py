@@ -114,6 +114,18 @@ def test_zero_shot_logits_are_those_of_get_logits(kind):
     assert model.family.name == ("open-clip-mean-text" if "mean" in kind else "open-clip-text")
 
 
+def test_a_fitted_head_reads_the_pooled_tokens_and_not_their_projection():
+    model = VisionModel(build())
+    fitted = model.with_head(model.fit_head((pixels(12), ["cat", "dog"] * 6)))
+    with torch.no_grad(), model.trace(pixels(4)):
+        readout = model.readout.clone().save()
+    with torch.no_grad():
+        torch.testing.assert_close(fitted(pixels(4)), fitted.heads[0](readout))
+    assert not [f for f in check(fitted) if not f.holds]
+    with pytest.raises(RequestError, match="has no classifier"), model.trace(pixels(4)):
+        model.logits.save()
+
+
 def test_a_loaded_model_is_left_as_it_is():
     whole = build()
     before = {name: value.clone() for name, value in whole.state_dict().items()}

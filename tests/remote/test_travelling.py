@@ -15,10 +15,13 @@ import clsinterp
 from clsinterp import interventions as iv
 from clsinterp.checks.remote import check_remote
 from clsinterp.probing.head import Head
+from clsinterp.probing.leace import leace
 from clsinterp.probing.ridge import RidgeStats, solve
 from clsinterp.remote import shipping
 from clsinterp.remote.travelling import TRAVELLING
+from clsinterp.sweeps.answers import Answers
 from clsinterp.sweeps.capture import capture
+from clsinterp.sweeps.cuts import reads_nothing
 from clsinterp.sweeps.fork import fork
 from clsinterp.sweeps.patching import logit_difference, patch_attn_head
 from clsinterp.sweeps.readers import Readers
@@ -76,6 +79,8 @@ def everything(away, x) -> None:
     )
     capture(away, x, layers, ("cls", "patches"))
     variants(away, x, [Edit({0: on(0, iv.noise(1))})], watched=layers)
+    variants(away, x, [Edit({0: on(0, leace(few, 1))})], watched=layers)
+    variants(away, x, [Edit(cuts={1: reads_nothing(away.layout)})], reader=Answers(readers, labels))
     patch_attn_head(away, x[:2], x[2:4], logit_difference(labels[:2], labels[2:4]), "z", layers=[1])
     away.run_with_cache(x)
     away.run_with_hooks(x, [("blocks.1.hook_resid_post", lambda value, hook: value * hook.layer())])

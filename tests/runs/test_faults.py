@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import random
 import shutil
 import signal
@@ -25,6 +26,7 @@ from clsinterp.data.sources import open_data
 from clsinterp.errors import RequestError
 from clsinterp.probing.ridge import RidgeStats, solve
 from clsinterp.runs.results import read_run
+from clsinterp.signals import Ended, ending_as_interrupts, exit_status
 
 TABLES = ("images.parquet", "curves.parquet", "probes.safetensors")
 
@@ -239,26 +241,58 @@ def test_a_place_that_cannot_be_written(checkpoint, folder, tmp_path):
     assert str(blocked) in text.replace(" ", "")
 
 
-def test_interrupting_says_how_to_go_on(checkpoint, folder, tmp_path):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_interrupting_says_how_to_go_on(checkpoint, folder, tmp_path, name):
+    """In a terminal of its own, so that there is a cursor to be hidden and shown."""
+    number = getattr(signal, name)
     out = tmp_path / "r"
     slowly = command(checkpoint("vit"), folder, out, "--batch-size", 2)  # long enough to be caught on a busy machine
+    slowly.remove("--quiet")
+    ours, theirs = pty.openpty()
     child = subprocess.Popen(
         slowly,
-        stderr=subprocess.PIPE,
-        env=ENVIRONMENT,
-        text=True,
+        stderr=theirs,
+        stdout=subprocess.DEVNULL,
+        env=ENVIRONMENT | {"TERM": "xterm"},
         # a suite that a shell started in the background ignores Ctrl-C, and its children would inherit that
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
+    os.close(theirs)
     while child.poll() is None and not (out / ".work").exists():
         time.sleep(0.002)
-    child.send_signal(signal.SIGINT)
-    _, error = child.communicate()
-    assert child.returncode == 130, error
+    child.send_signal(number)
+    error = "".join(iter(lambda: _chunk(ours), ""))
+    os.close(ours)
+    assert child.wait() == 128 + number, error
+    assert error.rfind("\x1b[?25h") > error.rfind("\x1b[?25l"), "the cursor stayed hidden"
     assert "--resume" in error
     assert "Traceback" not in error
-    resumed = subprocess.run([*slowly, "--resume"], capture_output=True, env=ENVIRONMENT)
+    if name != "SIGTERM":  # once is enough: twenty kills follow at night
+        return
+    resumed = subprocess.run([*slowly, "--resume", "--quiet"], capture_output=True, env=ENVIRONMENT)
     assert resumed.returncode == 0, resumed.stderr
+
+
+def _chunk(terminal: int) -> str:
+    try:
+        return os.read(terminal, 4096).decode(errors="replace")
+    except OSError:  # the other end is closed
+        return ""
+
+
+def test_an_ignored_hangup_stays_ignored():
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ending_as_interrupts():
+            signal.raise_signal(signal.SIGHUP)
+            with pytest.raises(Ended) as ended:
+                signal.raise_signal(signal.SIGTERM)
+        assert exit_status(ended.value) == 143
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert exit_status(KeyboardInterrupt()) == 130
 
 
 @pytest.mark.nightly

@@ -307,21 +307,19 @@ def test_a_folder_in_use_is_not_overwritten(checkpoint, folder, tmp_path):
 
 
 def test_a_full_disk_says_so_and_can_be_resumed(checkpoint, folder, tmp_path, monkeypatch):
-    import clsinterp.runs.results as results
-
-    real, calls = results.pq.write_table, []
+    real, calls = pq.write_table, []
 
     def full(table, path, **kwargs):
         calls.append(path)
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(results.pq, "write_table", full)
+    monkeypatch.setattr(pq, "write_table", full)
     code, text = run(checkpoint("vit"), folder, tmp_path / "r")
     assert (code, "the disk is full" in text, "--resume" in text) == (1, True, True)
     assert calls
     assert not list((tmp_path / "r").rglob("*.parquet"))
-    monkeypatch.setattr(results.pq, "write_table", real)
+    monkeypatch.setattr(pq, "write_table", real)
     code, text = run(checkpoint("vit"), folder, tmp_path / "r", "--resume")
     assert code == 0, text
 

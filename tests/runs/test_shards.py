@@ -18,7 +18,17 @@ from hypothesis import strategies as st
 from clsinterp.runs.units import STAGES, Layout, Shard, ancestors, halves, tree_sum
 
 TABLES = ("images.parquet", "curves.parquet", "probes.safetensors")
-OPTIONS = ("--batch-size", 4, "--layers=-1,1,3", "--head", "fit", "--cls-only", "refit")  # 21 train and 11 test batches
+OPTIONS = (
+    "--batch-size",
+    4,
+    "--layers=-1,1,3",
+    "--head",
+    "fit",
+    "--cls-only",
+    "refit",
+    "--also",
+    "erasure,rereading",
+)  # 21 train and 11 test batches
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +160,7 @@ def test_a_shard_of_another_request_is_refused(command, tmp_path):
 def test_what_the_first_worker_settled_holds_for_all(command, whole, tmp_path):
     """Images at once and the kind of device are read from the folder, not found out again by each."""
     out = tmp_path / "r"
-    assert command(out, "--shard", "1/2", "--stage", "train", "--memory-gb", 0.0003)[0] == 0
+    assert command(out, "--shard", "1/2", "--stage", "train", "--memory-gb", 0.0008)[0] == 0
     plan = json.loads((out / ".work/plan.json").read_text())
     assert 1 <= plan["images_at_once"] < 4
     assert command(out, "--shard", "2/2", "--stage", "train")[0] == 0

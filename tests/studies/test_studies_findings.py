@@ -42,7 +42,7 @@ def test_the_readme_says_what_the_tables_beside_it_say(name):
 def test_the_committed_summary_and_the_committed_table_are_of_one_run(name):
     shown = {cell for line in (EXPERIMENTS / "tables" / f"{name}.md").read_text().splitlines() if line.startswith("|")
              for cell in line.strip("| ").split(" | ") if re.fullmatch(r"-?\d+\.\d{3}", cell)}  # fmt: skip
-    measured = {f"{row['value']:.3f}" for row in table(name).to_pylist()}
+    measured = {f"{row['value']:.3f}" for row in table(name).to_pylist() if row["value"] is not None}
     measured |= {
         f"{row[end]:.3f}" for row in table(name).to_pylist() for end in ("ci_low", "ci_high") if row[end] is not None
     }
@@ -110,7 +110,7 @@ def test_causality_says_in_which_order_the_cls_token_acts_and_tells():
 def test_readouts_place_the_generator_and_say_whether_its_loss_still_falls():
     assert "below both at block 0" in SENTENCES["readouts"](table("readouts"), notes("readouts"))
     assert "still falls" in SENTENCES["readouts"](table("readouts"), notes("readouts"))
-    assert "still falls" not in SENTENCES["readouts"](table("readouts"), ["generators' loss by epoch: 1.00, 1.00"])
+    assert "still falls" not in SENTENCES["readouts"](table("readouts"), ["loss by epoch, generator: 1.00, 1.00"])
 
     def best(row):
         if row["curve"] == "generator":
@@ -134,6 +134,17 @@ def test_the_other_sentences_follow_their_tables_too():
     assert "as in the paper" in altered("class_space", setting(0.1, curve="most relevant kept", order="chance"))
     assert "another basis" not in altered("class_space", setting(0.9, curve="lens at the same tokens"))
     assert "come back" not in altered("restoration", setting(0.2, curve="refitted probe"))
+
+    def few(row):
+        if row["curve"] == "used_rank" and row["inner"] == "whitened" and row["value"] is not None:
+            row["value"] = 3.0
+
+    assert "at layer 5" in SENTENCES["erasure"](table("erasure"), ())
+    assert "costs more than that at no layer" in altered("erasure", setting(0.0, curve="misled"))
+    assert "again from erased tokens at layers 0 to 11" in altered("erasure", setting(0.5, curve="leftover"))
+    assert "LEACE's component 0.25" in altered("subspace", setting(0.25, curve="swap_leace", measure="donor"))
+    assert "the first 3 directions" in altered("subspace", few)
+    assert "surely less than 95%" in altered("subspace", setting(0.5, curve="used_share", inner="plain"))
     assert "`zoo/clip` 0.01" in altered("donors", setting(0.01, curve="gap", model="zoo/clip"))
     assert "recovers more than 0.50 anywhere" in altered(
         "head_patching", setting(0.5, curve="tokens", place="7", layer=0)

@@ -18,13 +18,14 @@ from clsinterp.probing.ridge import RidgeStats, solve
 from clsinterp.studies.causality import token_probes
 from clsinterp.studies.causality.setup import CountingSetup, partner
 from clsinterp.studies.class_space import cuts as perturbation
+from clsinterp.studies.class_space import memories
 from clsinterp.studies.class_space import reading as class_space
-from clsinterp.studies.readouts import fresh
+from clsinterp.studies.readouts import fresh, learned
 from clsinterp.studies.setup import Batch, Setup
 from clsinterp.sweeps.capture import capture
 from clsinterp.sweeps.fork import fork
 from clsinterp.sweeps.readers import Readers
-from clsinterp.sweeps.variants import INTACT, Edit, on, variants
+from clsinterp.sweeps.variants import Edit, on, variants
 from clsinterp.vision_model import VisionModel
 
 
@@ -104,7 +105,7 @@ def test_class_value_agreement_is_the_largest_cosine(setup, family):
             values = values * block.get_parameter(scale[name]).double().numpy()[:, None]
         classes = module.get_submodule(s.model.family.heads[0]).weight.double().numpy()[:, : tiny.WIDTH]
         expected = [max(c @ v / np.linalg.norm(c) / np.linalg.norm(v) for v in values.T) for c in classes]
-        found = class_space.class_value_agreement(s, i, name)
+        found = memories.class_value_agreement(s, i, name)
         np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 
@@ -127,7 +128,7 @@ def test_leaving_patches_out_equals_dropping_their_tokens(setup, family):
     m, x = s.model, first(s).pixels
     keep = torch.rand(len(x), 9, generator=torch.Generator().manual_seed(0)) < 0.5
     keep[:, 3] = True
-    found = perturbation.with_patches(m, x, keep)
+    found = perturbation.with_patches(m, x, keep)[0]
     prefix = m.layout.n_prefix
     for i in range(len(x)):
         h = plain_forward(m, x[i : i + 1])[0][-1]
@@ -145,13 +146,13 @@ def test_leaving_patches_out_works_with_relative_positions(setup):
     s = setup("beit")
     m, x = s.model, first(s).pixels
     every = torch.ones(len(x), 9, dtype=torch.bool)
-    torch.testing.assert_close(perturbation.with_patches(m, x, every), plain_forward(m, x)[1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(perturbation.with_patches(m, x, every)[0], plain_forward(m, x)[1], rtol=1e-4, atol=1e-5)
     # A patch that takes no part does not matter: its pixels may be anything.
     other = x.clone()
     other[:, :, :8, :8] = 5
     keep = every.clone()
     keep[:, 0] = False
-    a, b = (perturbation.with_patches(m, v, keep) for v in (x, other))
+    a, b = (perturbation.with_patches(m, v, keep)[0] for v in (x, other))
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(a, plain_forward(m, x)[1], atol=1e-3)
 
@@ -289,22 +290,24 @@ def test_generators_learn_through_frozen_blocks(setup, family):
     s = setup(family)
     entering, moments = (-1, 0, 1, 2), fresh.Moments()
     for batch in s.batches(s.train):
-        seen = variants(s.model, batch.pixels, [], watched=entering).tokens
-        moments.update(torch.stack([seen[layer][INTACT] for layer in entering]))
-    torch.manual_seed(0)
-    generators = fresh.Generators(moments, entering, s.n_classes)
+        moments.update(capture(s.model, batch.pixels, entering)[0])
     before = {k: v.clone() for k, v in s.model._module.state_dict().items()}
-    start = [m[2].weight.clone() for m in generators.maps]
-    losses = fresh.train(generators, s.model, (s.batches(s.train) for _ in range(8)), seed=0)
-    assert losses[-1] < losses[0]
-    assert all(not torch.equal(a, m[2].weight) for a, m in zip(start, generators.maps, strict=True))
+    made, losses = learned.learn(s, moments, entering, n_epochs=8, samples=4)
+    assert list(made) == ["learned constant", "generator", "augment", "calibrated"]
+    for kind, found in losses.items():
+        # the temperature of the calibrated one falls meanwhile: its loss is of answers that sharpen
+        assert found[-1] < found[0] or kind == "calibrated", kind
+        moved = made[kind].start[0] - moments.mean[0].float()
+        assert moved.abs().max() > 0, kind
     assert all(torch.equal(v, before[k]) for k, v in s.model._module.state_dict().items())
     assert all(p.requires_grad for p in s.model._module.parameters())
+    again = learned.learn(s, moments, entering, n_epochs=8, samples=4)[1]
+    assert again == losses
     batch = first(s)
-    made = {layer: generators.sample(layer, len(batch), (0, layer + 1)) for layer in entering}
-    found = fresh.through_next_block(s.model, batch, made)
+    tokens = {layer: made["generator"].sample(layer, len(batch), (0, layer + 1)) for layer in entering}
+    found = learned.through_next_block(s, batch, tokens)
     for layer in entering:
-        states = plain_forward(s.model, batch.pixels, layer, 0, lambda old, t=made[layer]: t)[0]
+        states = plain_forward(s.model, batch.pixels, layer, 0, lambda old, t=tokens[layer]: t)[0]
         torch.testing.assert_close(found[layer], states[layer + 1][:, 0], rtol=1e-4, atol=1e-5)
 
 

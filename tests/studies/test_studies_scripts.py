@@ -207,10 +207,23 @@ def test_restoration_has_the_runs_values_and_shuffles_at_several_layers(done, se
     assert cell(table, curve="at the 3 layers up to l", layer=2) == pytest.approx(expected)
 
 
+def test_rereading_has_the_runs_values(done, checkpoint, folder, tmp_path):
+    table = rows(done("rereading", "deit"), "rereading")
+    request = Request(str(checkpoint("deit")), str(folder), limit=LIMIT, batch_size=16, also=("rereading",))
+    curves = rows(run_note(request, tmp_path / "run", resources=Resources(workers=0)), "curves")
+    expected = {(r["curve"], r["metric"], r["layer"]): r for r in curves if r["curve"].startswith("knock")}
+    expected = {key: r for key, r in expected.items() if key[1] != "top5"}
+    found = {(r["curve"], r["metric"], r["layer"]): r for r in table if r["curve"].startswith("knock")}
+    assert set(found) == set(expected)
+    for key, row in expected.items():
+        assert found[key]["value"] == pytest.approx(row["value"])
+    assert {r["layer"] for r in table if r["curve"] == "knock_at_cls_only"} == {0, 1}
+
+
 def test_readouts_average_and_compare(done):
-    out = done("readouts", "clip", words=("--epochs", "2"))
+    out = done("readouts", "clip", words=("--epochs", "2", "--samples", "5"))
     table = rows(out, "readouts")
-    for kind in ("intact", "constant", "gaussian", "generator"):
+    for kind in ("intact", "constant", "learned constant", "gaussian", "generator", "augment"):
         # the average of one read-out is the last read-out
         last = cell(table, curve=kind, layer=3)
         assert cell(table, curve=f"average, {kind}", averaged=1) == pytest.approx(last)
@@ -222,9 +235,61 @@ def test_readouts_average_and_compare(done):
         assert r["both right"] <= right + 1e-9
 
 
+def test_readouts_count_the_answers_of_samples(done):
+    table = rows(done("readouts", "clip", words=("--epochs", "2", "--samples", "5")), "readouts")
+    for layer in range(4):
+        assert 0 <= cell(table, curve="agreement", layer=layer) <= 1
+        assert 0 <= cell(table, curve="entropy", layer=layer) <= math.log(5)  # of 5 samples
+        bins = [r for r in table if r["curve"] == "reliability, counts" and r["layer"] == layer]
+        assert sum(r["n"] for r in bins) == LIMIT
+        error = sum(abs(r["x"] - r["value"]) * r["n"] for r in bins) / LIMIT
+        assert cell(table, curve="ece, counts", layer=layer) == pytest.approx(error)
+    assert not [r for r in table if r["curve"].startswith("published")]
+
+
+def test_the_notes_numbers_stand_beside_those_of_its_model(checkpoint, folder, tmp_path, monkeypatch):
+    from clsinterp.figures.note import published_curves
+
+    known = published_curves()
+    his = {"layers": [2, 3], "null": [0.1, 0.2], "replace": [0.3, 0.4], "augment": [0.5, 0.6]}
+    shown = {"checkpoints": {**known["checkpoints"], "vit": "vit"}, "follow_up": his}
+    monkeypatch.setattr(script("readouts"), "published_curves", lambda: shown)
+    words = ("--data", folder, "--limit", 16, "--epochs", 1, "--samples", 2)
+    out = run("readouts", tmp_path / "run", checkpoint("vit"), *words)
+    table = rows(out, "readouts")
+    found = {(r["curve"], r["layer"]): r["value"] for r in table if r["curve"].startswith("published")}
+    assert found == {
+        (f"published, {kind}", layer): value
+        for kind, name in (("intact", "null"), ("generator", "replace"), ("augment", "augment"))
+        for layer, value in zip(his["layers"], his[name], strict=True)
+    }
+    assert "augment, in the note" in (out / "figure.json").read_text()
+
+
+def test_every_study_takes_a_head_and_a_label_map(checkpoint, folder, tmp_path):
+    vit, data = checkpoint("vit"), ("--data", folder, "--limit", 16)
+    fitted = run("ablations", tmp_path / "fit", vit, *data, "--head", "fit")
+    assert json.loads((fitted / "run.json").read_text())["models"][0]["head"] == "fit"
+    turned = {f"class_{k}": (k + 1) % tiny.CLASSES for k in range(tiny.CLASSES)}
+    file = tmp_path / "map.json"
+    file.write_text(json.dumps(turned))
+    mapped = run("ablations", tmp_path / "map", vit, *data, "--label-map", file)
+    assert json.loads((mapped / "run.json").read_text())["models"][0]["head"] == "map"
+    s = Setup.open(str(vit), str(folder), limit=16, batch_size=16, workers=0, label_map=turned)
+    hits = [s.model(b.pixels).logits.argmax(-1) == (b.labels + 1) % tiny.CLASSES for b in s.batches(s.test)]
+    expected = float(torch.cat(hits).double().mean())
+    assert cell(rows(mapped, "ablations"), curve="intact") == pytest.approx(expected)
+    run("causality", tmp_path / "count", vit, *data, "--all-pairs", "--head", "fit")
+
+
 def test_class_space_measures_trained_and_twin(done):
-    out = done("class_space", "beit", words=("--tokens", "3", "--perturbed", "16"))
+    out = done("class_space", "beit", words=("--perturbed", LIMIT))
     table = rows(out, "class_space")
+    assert {r["order"] for r in table if r["share"] is not None} == {"lens", "gradient", "chance", "probes"}
+    # after the last block the class is on top of the CLS token where the output is right
+    assert cell(table, curve="identifiability rate, cls", layer=3, control="trained") == pytest.approx(
+        cell(table, curve="output", order="intact", share=None)
+    )
     for control in ("trained", "random twin"):
         for part in ("cls", "patches"):
             for layer in range(4):
@@ -323,7 +388,9 @@ def test_head_patching_on_the_common_command_line(checkpoint, folder, tmp_path, 
     assert {r["place"] for r in table if r["token"] == 0} == {"CLS"}
 
 
-@pytest.mark.parametrize("name", ["note", "restoration", "readouts", "frequency", "ablations", "donors"])
+@pytest.mark.parametrize(
+    "name", ["note", "restoration", "readouts", "frequency", "ablations", "donors", "erasure", "subspace", "rereading"]
+)
 def test_a_model_without_a_cls_token_is_refused_in_a_sentence(name, checkpoint, folder, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         run(name, tmp_path / "x", checkpoint("siglip"), "--data", folder, "--limit", 16)

@@ -5,6 +5,10 @@ Ray restarts an actor that dies and calls its work again, which then does what i
 
 import logging
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -28,13 +32,23 @@ def connect(resources: Resources, jobs: int | None, address: str | None) -> tupl
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         new: dict[str, Any] = {"include_dashboard": False} if address is None else {}
         try:
-            ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **new)
+            with _handlers_kept():
+                ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **new)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise RequestError(
                 f"address={address!r} was given, but no Ray cluster can be joined there "
                 f"({str(error).splitlines()[0]}); start one with: ray start --head."
             ) from error
     return share_out(resources, jobs, ray.cluster_resources())
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Keep our answer to SIGTERM, in the place of which Ray puts its own."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if before is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def share_out(

@@ -6,7 +6,9 @@ from pathlib import Path
 import torch
 
 from clsinterp.console import quiet_libraries
+from clsinterp.data.content import Memory
 from clsinterp.errors import RunError
+from clsinterp.runs.belongings import SEEN
 from clsinterp.runs.engines.task import Task
 from clsinterp.runs.folder import RunFolder
 from clsinterp.runs.job import Job
@@ -46,7 +48,7 @@ class WorkerProcess:
             )
         begun = time.monotonic()
         workload = self._load(job)
-        if folder.begin(workload.job().to_json(), resume=True, overwrite=False):
+        if folder.begin(workload.job(Memory.read(folder.work / SEEN)).to_json(), resume=True, overwrite=False):
             return
         worker = Worker(workload, folder, self.task.scope, self.resources, turn=self.turn)
         worker.run(time.monotonic() - begun)

@@ -1,17 +1,17 @@
-"""The figure of the causality study: what tokens do beside what they tell."""
+"""The figures of the causality study: what tokens do beside what they tell, and what patches with objects tell."""
 
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from clsinterp.figures.pieces import curve, finish_panels, layer_axes, level, panel_grid, share_axis
+from clsinterp.figures.pieces import curve, finish_panels, layer_axes, level, panel_grid, share_axis, titled
 from clsinterp.studies.causality.setup import GROUPS
 from clsinterp.studies.setup import Setup
 from clsinterp.studies.tidy import pick
 
 TITLES = {
-    "turns to the donor's count": "causal: output turns to the donor's count",
-    "logit difference": "causal: logit difference (0 host, 1 donor)",
-    "probe reads the count": "decodable: the count",
+    "turns to the donor's count": "acts: output turns to the donor's count",
+    "logit difference": "acts: logit difference (0 host, 1 donor)",
+    "probe reads the count": "tells: a probe reads the count",
 }
 
 
@@ -23,16 +23,48 @@ def counting_figure(table: pa.Table, setup: Setup, chance: float) -> go.Figure:
         setup: for names.
         chance: of the probes.
     """
-    fig = panel_grid(list(TITLES.values()), horizontal_spacing=0.07)
-    groups = [group for group in GROUPS if pick(table, group=group)]
-    for col, name in enumerate(TITLES, start=1):
-        causal = name != "probe reads the count"
+    found = {
+        name: pick(table, curve=name, direction=None if name == "probe reads the count" else "both") for name in TITLES
+    }
+    fig = panel_grid([titled(TITLES[name], rows, "pairs") for name, rows in found.items()], horizontal_spacing=0.07)
+    groups = [group for group in GROUPS if any(r["group"] == group for r in found["probe reads the count"])]
+    for col, (name, rows) in enumerate(found.items(), start=1):
         for n, group in enumerate(groups):
-            points = pick(table, curve=name, group=group, direction="both" if causal else None)
+            points = [r for r in rows if r["group"] == group]
             curve(fig, points, "CLS token" if group == "CLS" else group, n, row=1, col=col)
-        layer_axes(fig, len(setup.layers), "layer of the swap" if causal else "layer", row=1, col=col)
+        what = "layer" if name == "probe reads the count" else "layer of the swap"
+        layer_axes(fig, len(setup.layers), what, row=1, col=col)
     share_axis(fig, "share of outputs", row=1, col=1)
     share_axis(fig, "accuracy of the probe", row=1, col=3)
-    level(fig, chance, setup.layers, "chance", row=1, col=3)
-    title = f"Which tokens act, and which tell: counting with {setup.name}"
-    return finish_panels(fig, title, entries=(6,), panel=380)
+    level(fig, chance, setup.layers, "chance of the probe", row=1, col=3)
+    acts = [
+        r["layer"] for r in found["turns to the donor's count"] if r["group"] == "removed object" and r["value"] >= 0.5
+    ]
+    told = {r["layer"]: r["value"] for r in found["probe reads the count"] if r["group"] == "removed object"}
+    said = f"act at blocks {acts[0]} to {acts[-1]} and tell at {told[acts[0]]:.2f} there" if acts else "act at no block"
+    title = f"{setup.name}: the removed object's patches {said}, {told[max(told)]:.2f} after the last block"
+    return finish_panels(fig, title, entries=(2,), panel=360, shared=((1,),))
+
+
+def context_figure(table: pa.Table, setup: Setup) -> go.Figure:
+    """Two panels: identifiability of the count at patches with objects and without, and its rate.
+
+    Args:
+        table: rows of `clsinterp.studies.causality.context.context`.
+        setup: for names.
+    """
+    curves = {"identifiability": "1 - rank of the count / C", "identifiability rate": "patches with the count on top"}
+    fig = panel_grid(
+        [titled(t, pick(table, curve=name)) for name, t in curves.items()], columns=2, horizontal_spacing=0.08
+    )
+    for col, name in enumerate(curves, start=1):
+        for n, group in enumerate(("objects", "background"), start=1):
+            curve(fig, pick(table, curve=name, group=group), f"patches with {group}", n, row=1, col=col)
+        layer_axes(fig, len(setup.layers), "block", row=1, col=col)
+        share_axis(fig, "", row=1, col=col)
+    apart = pick(table, curve="objects above background")
+    clear = [r["layer"] for r in apart if r["p"] < 0.025]
+    less = [r["layer"] for r in apart if r["p"] > 0.975]
+    title = (f"{setup.name}: patches with objects tell the count more than the background in {len(clear)} blocks, less in "
+             f"{len(less)}, of {len(apart)}")  # fmt: skip
+    return finish_panels(fig, title, entries=(1,), panel=360, shared=((1,),))

@@ -7,7 +7,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clsinterp.probing.metrics import ranks
-from clsinterp.probing.streams import fit_ridge
 from clsinterp.studies.setup import Batch, Setup
 from clsinterp.studies.tidy import joined
 from clsinterp.sweeps.variants import INTACT, variants
@@ -30,8 +29,7 @@ def probe_ranks(setup: Setup, tokens: Sequence[int]) -> Int[Tensor, "layer token
         seen = variants(setup.model, batch.pixels, [], watch=list(tokens), watched=setup.layers).tokens
         return torch.cat([seen[layer][INTACT].transpose(0, 1).cpu() for layer in setup.layers])
 
-    stream = ((features(batch), batch.labels) for batch in setup.batches(setup.train, "probes, train"))
-    probes = fit_ridge(stream, setup.n_classes, n_folds=min(5, len(setup.train)))
+    probes = setup.fit_on_train(features, "probes, train")
 
     def scored(batch: Batch) -> Int[Tensor, "probes batch"]:
         x = features(batch)

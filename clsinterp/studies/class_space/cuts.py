@@ -62,10 +62,11 @@ def cut_attention(setup: Setup, batch: Batch, cut: str | None) -> tuple[Tensor, 
 @torch.no_grad()
 def with_patches(
     model: VisionModel, pixels: Tensor, keep: Bool[Tensor, "batch patch"]
-) -> Float[Tensor, "batch d_readout"]:
-    """The read-out when only the patches in `keep` take part, position embeddings and all: equal to dropping the others.
+) -> tuple[Float[Tensor, "batch d_readout"], Float[Tensor, "batch token d_model"]]:
+    """The read-out, and the stream after the last block, when only the patches in `keep` take part.
 
-    No token attends to a patch that is left out, in any block, and the patch mean is over the kept ones. Dropping the
+    Position embeddings and all, this equals dropping the others. No token attends to a patch that is left out, in any block,
+    and the patch mean is over the kept ones; what the stream holds at patches that are left out means nothing. Dropping the
     tokens themselves would fail for BEiT, whose relative positions are those of a full grid.
     """
     where = model.layout.index("patches")
@@ -84,8 +85,10 @@ def with_patches(
     norms_tokens = model.family.ln_final is not None
     last = "ln_final.hook_normalized" if norms_tokens else f"blocks.{model.n_layers - 1}.hook_resid_post"
     hooks: list[tuple[NamesFilter, HookFn]] = [(lambda name: name.endswith("hook_attn_scores"), hide), (last, fill)]
+    end = f"blocks.{model.n_layers - 1}.hook_resid_post"
     with model.hooks(hooks):
-        return model.run_with_cache(pixels, "hook_readout")[1]["hook_readout"]
+        cache = model.run_with_cache(pixels, ["hook_readout", end])[1]
+    return cache["hook_readout"], cache[end]
 
 
 def lens_relevance(setup: Setup, batch: Batch) -> Float[Tensor, "batch patch"]:
@@ -149,7 +152,22 @@ def chance(setup: Setup, batch: Batch) -> Float[Tensor, "batch patch"]:
     return torch.rand(len(batch), rows * columns, generator=generator((setup.seed, batch.number, 1)))
 
 
-ORDERS: dict[str, Callable[[Setup, Batch], Tensor]] = {
+def by_probes(rank: Int[Tensor, "layer patch n"]) -> Callable[[Setup, Batch], Float[Tensor, "batch patch"]]:
+    """Relevance of each patch by linear probes: how early the true class ranks, summed over blocks, as in Vilas et al.
+
+    Args:
+        rank: of the true class by a probe of that layer and patch, for all test images in order.
+    """
+
+    def relevance(setup: Setup, batch: Batch) -> Float[Tensor, "batch patch"]:
+        first = batch.number * setup.batch_size
+        return -rank[:, :, first : first + len(batch)].sum(0).mT.float()
+
+    return relevance
+
+
+Order = Callable[[Setup, Batch], Tensor]
+ORDERS: dict[str, Order] = {
     "lens": lens_relevance,
     "gradient": input_gradient,
     "chance": chance,

@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clsinterp.models.block_maps import layer_scale, mlp_maps, out_map
 from clsinterp.probing.lens import lens_logits, lens_readout
 from clsinterp.probing.metrics import ranks
 from clsinterp.studies.setup import Batch, Setup
@@ -107,23 +106,3 @@ def class_embeddings(setup: Setup, part: str = "cls") -> Float[Tensor, "classes 
     readout = lens_readout(setup.model.family, part)
     basis = torch.eye(setup.model.d_model).to(setup.head.weights[0])
     return (setup.head.read(basis, readout) - setup.head.read(torch.zeros_like(basis), readout)).mT
-
-
-@torch.no_grad()
-def class_value_agreement(setup: Setup, layer: int, component: str) -> Float[Tensor, " classes"]:
-    """For each class the largest cosine between its embedding and a value vector of a sublayer.
-
-    Value vectors are the columns of the output map of attention (one per head dimension) or of the MLP (one per hidden
-    unit). LayerScale is multiplied in first (ours: the paper's models have none), so they are what enters the stream.
-    """
-    block = setup.model.blocks[layer]
-    if component == "attn":
-        weight = out_map(setup.model, layer).weight
-        scale = layer_scale(setup.model, layer, "scale1")
-    else:
-        weight = getattr(block.mlp._module, mlp_maps(setup.model, layer)[1]).weight
-        scale = layer_scale(setup.model, layer, "scale2")
-    values = weight * (scale.unsqueeze(1) if isinstance(scale, Tensor) else scale)
-    embeddings = class_embeddings(setup).to(values)
-    cosine = torch.nn.functional.normalize(embeddings, dim=1) @ torch.nn.functional.normalize(values, dim=0)
-    return cosine.amax(dim=1).cpu()

@@ -1,9 +1,11 @@
 """Accuracy with attention cut, and with only some patches taking part: the perturbations of Vilas et al. on a test set."""
 
+from collections.abc import Mapping
+
 import torch
 
 from clsinterp.probing.metrics import identifiability, ranks
-from clsinterp.studies.class_space import cuts as cuts
+from clsinterp.studies.class_space import cuts
 from clsinterp.studies.class_space.reading import part_logits, parts_of
 from clsinterp.studies.setup import Setup
 from clsinterp.studies.tidy import Rows
@@ -12,11 +14,12 @@ SHARES = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)  # of patches kept
 UNCUT = "intact"
 
 
-def perturb(setup: Setup, rows: Rows, limit: int) -> dict[str, float]:
+def perturb(setup: Setup, rows: Rows, limit: int, more: Mapping[str, cuts.Order] | None = None) -> dict[str, float]:
     """Add to `rows` what perturbations do to the first `limit` test images; returns areas under accuracy by share kept.
 
     Rows: ``curve`` "output" and "patches" (their mean identifiability after the last block) for each cut of attention in
-    ``order``; ``most relevant kept`` and ``least relevant kept`` for each ``order`` and ``share`` of patches.
+    ``order``; ``most relevant kept`` and ``least relevant kept`` for each ``order`` (those of
+    `cuts.ORDERS`, and `more`) and ``share`` of patches.
     """
     has_cls = "cls" in setup.model.layout.slices
     found: dict[tuple[str, str, float | None], list[torch.Tensor]] = {}
@@ -33,7 +36,7 @@ def perturb(setup: Setup, rows: Rows, limit: int) -> dict[str, float]:
             rank = ranks(logits, batch.targets.to(logits.device).unsqueeze(1).expand(logits.shape[:2])).cpu()
             share = identifiability(rank, setup.head.n_classes).mean(1)
             found.setdefault(("patches", cut or UNCUT, None), []).append(share)
-        for order, relevance_of in cuts.ORDERS.items():
+        for order, relevance_of in {**cuts.ORDERS, **(more or {})}.items():
             if order == "lens" and not has_cls:
                 continue
             relevance = relevance_of(setup, batch).cpu()
@@ -41,7 +44,7 @@ def perturb(setup: Setup, rows: Rows, limit: int) -> dict[str, float]:
                 n = max(1, round(kept * relevance.shape[1]))  # a patch mean of no patches does not exist
                 for which in ("most", "least"):
                     keep = cuts.top(relevance, n, first=which == "most")
-                    answer = right(cuts.with_patches(setup.model, batch.pixels, keep))
+                    answer = right(cuts.with_patches(setup.model, batch.pixels, keep)[0])
                     found.setdefault((f"{which} relevant kept", order, kept), []).append(answer)
     value = {}
     for (curve, order, kept_share), parts in found.items():

@@ -13,11 +13,14 @@ from clsinterp.studies.findings import (  # fmt: skip
     causality,
     class_space,
     donors,
+    erasure,
     frequency,
     head_patching,
     note,
     readouts,
+    rereading,
     restoration,
+    subspace,
 )
 
 SENTENCES: dict[str, Callable[[pa.Table, Sequence[str]], str]] = {
@@ -29,6 +32,9 @@ SENTENCES: dict[str, Callable[[pa.Table, Sequence[str]], str]] = {
     "frequency": frequency.sentence,
     "ablations": ablations.sentence,
     "donors": donors.sentence,
+    "erasure": erasure.sentence,
+    "subspace": subspace.sentence,
     "head_patching": head_patching.sentence,
+    "rereading": rereading.sentence,
 }
 TABLE = {"note": "curves"}  # the parquet file of a run folder that a sentence is filled from; default the study's name

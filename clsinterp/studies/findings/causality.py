@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from clsinterp.studies.findings.words import Row, by_layer, first, name_of, runs, span, two
+from clsinterp.studies.findings.words import Row, by_layer, first, listed, name_of, runs, span, two
+from clsinterp.studies.tidy import pick
 
 CHANCE = 0.2  # of five counts
 HALF = 0.5  # of outputs turn: the group acts
+ALPHA = 0.025  # on either side of the permutation test
 READABLE = (1 + CHANCE) / 2  # half way from chance to all: the group tells the count
 
 
@@ -32,8 +34,28 @@ def sentence(table: pa.Table, notes: Sequence[str]) -> str:
     parts.append(f"; after the last block the probe gets {two(reads[last]['value'])} and a swap turns "
                  f"{two(turns[last]['value'])}. ")  # fmt: skip
     if groups["CLS"][0]:
-        parts.append(_cls(*groups["CLS"]))
-    return "".join(parts)
+        parts.append(_cls(*groups["CLS"]) + " ")
+    return "".join([*parts, _context(table)])
+
+
+def _context(table: pa.Table) -> str:
+    """Class and context tokens."""
+    apart = by_layer(table, curve="objects above background")
+    last = max(apart)
+    rate = [by_layer(table, curve="identifiability rate", group=group)[last] for group in ("objects", "background")]
+    alone = {row["group"]: row["value"] for row in pick(table, curve="output, patches alone")}
+    more, less = (
+        [i for i, row in apart.items() if low < row["p"] < high] for low, high in ((-1, ALPHA), (1 - ALPHA, 2))
+    )
+    found = [f"{word} at {runs(layers, 'block')}" for word, layers in (("more", more), ("less", less)) if layers]
+    said = listed(found) if found else "neither more nor less"
+    return (
+        f"Read by itself, a patch with objects tells the count {said} than one of the background, beyond what a permutation "
+        f"test leaves to where they stand; after the last block the count is on top at {two(rate[0]['value'])} of the one and "
+        f"{two(rate[1]['value'])} of the other. With the patches with objects alone the output is right for "
+        f"{two(alone['objects'])} of the images, with the background alone for {two(alone['background'])}, with all for "
+        f"{two(alone['all patches'])}."
+    )
 
 
 def _cls(turns: dict[int, Row], reads: dict[int, Row]) -> str:

@@ -20,6 +20,7 @@ def sentence(table: pa.Table, notes: Sequence[str]) -> str:
             ends = " to ".join(two(rows[i]["value"]) for i in (0, max(rows)))
             risen.append(f"{name} from {ends} (random twin: {span(twin)})")
     parts.append(f"identifiability goes, from the first block to the last: {listed(risen)}. ")
+    parts.append(_rates(table))
     probes, lens = (by_layer(table, curve=c, control="trained") for c in ("per-token probe", "lens at the same tokens"))
     parts.append(
         f"Probes fitted per token read {span(probes.values())}, the lens at the same tokens {span(lens.values())}"
@@ -35,10 +36,26 @@ def sentence(table: pa.Table, notes: Sequence[str]) -> str:
     return "".join(parts) + _kept(table)
 
 
+def _rates(table: pa.Table) -> str:
+    """How often the class is on top, and what the strongest memories are of, after the last block."""
+
+    def end(curve: str) -> str:
+        rows = by_layer(table, curve=curve, control="trained")
+        return two(rows[max(rows)]["value"])
+
+    keys = {name: (end(f"key-value agreement, {c}, patches"), end(f"key-value agreement by chance, {c}, patches"))
+            for c, name in (("attn", "attention"), ("mlp", "the MLP"))}  # fmt: skip
+    held = listed([f"for {own} in {name} (another class: {other})" for name, (own, other) in keys.items()])
+    return (
+        f"There the class is on top at {end('identifiability rate, patches')} of the patches, and at one of them at least in "
+        f"{end('an identifiable patch')} of the images; a patch's five strongest memories hold one of its class's five {held}. "
+    )
+
+
 def _kept(table: pa.Table) -> str:
     """The area under accuracy by share of patches kept, most relevant first, against patches by chance."""
     areas = {}
-    for order in ("lens", "gradient", "chance"):
+    for order in ("lens", "gradient", "probes", "chance"):
         rows = pick(table, curve="most relevant kept", order=order)
         if rows:
             areas[order] = area([row["share"] for row in rows], [row["value"] for row in rows])

@@ -5,49 +5,46 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from clsinterp.figures.pieces import curve, finish_panels, layer_axes, level, panel_grid, share_axis  # fmt: skip
-from clsinterp.figures.style import BLUE, COLOURS, GREY, ORANGE
+from clsinterp.figures.pieces import curve, finish_panels, key, layer_axes, level, panel_grid, share_axis, titled
+from clsinterp.figures.style import BROWN, COLOURS, GREY, PINK
 from clsinterp.studies.setup import Setup
 from clsinterp.studies.tidy import pick
 
-GROUPS = {"cls": ("CLS token", "solid"), "patches": ("mean patch", "dot")}
+GROUPS = {"cls": "solid", "patches": "dot"}
+TITLES = ("similarity to the low-pass image", "similarity to the high-pass image", "amplitude exchanged below a cut-off",
+          "probes on low-pass images", "probes on high-pass images", "CLS embedding learned or random")  # fmt: skip
 
 
 def frequency_figure(table: pa.Table, setup: Setup, cuts: Sequence[float]) -> go.Figure:
     """Six panels: low-pass, high-pass, exchanged amplitude; probes on low-pass and high-pass; the random embedding.
+
+    Colours are cut-offs and dashes token groups, in all panels alike, so that one legend serves them.
 
     Args:
         table: the study's tidy table.
         setup: for names and the number of classes.
         cuts: cut-offs, in shares of Nyquist.
     """
-    titles = ["similarity to the low-pass image", "similarity to the high-pass image", "amplitude exchanged below the cut-off",
-              "probes on low-pass images", "probes on high-pass images", "CLS embedding learned or random"]  # fmt: skip
-    fig = panel_grid(titles, columns=3, horizontal_spacing=0.07)
+    intact = pick(table, measure="probe", kind="intact", group="cls")
+    fig = panel_grid([titled(title, intact) for title in TITLES], columns=3, horizontal_spacing=0.07)
 
-    def lines(
-        row: int, col: int, measure: str, kind: str, chosen: Sequence[float], suffix: str = "", first: int = 0
-    ) -> None:
-        for n, cut in enumerate(chosen, start=first):
-            for group, (name, dash) in GROUPS.items():
-                points = pick(table, measure=measure, kind=kind, cutoff=cut, group=group)
-                label = f"{name}, {cut:g} of Nyquist{suffix}"
-                curve(fig, points, label, n, dash=dash, band=False, row=row, col=col)
-        layer_axes(fig, len(setup.layers), row=row, col=col)
+    def line(points: list, name: str, colour: str, group: str, row: int, col: int) -> None:
+        curve(fig, points, name, colour, dash=GROUPS[group], band=False, row=row, col=col)
 
-    for col, kind in enumerate(("low-pass", "high-pass"), start=1):
-        lines(1, col, "similarity", kind, cuts)
-        fig.update_yaxes(title_text="cosine" if col == 1 else None, range=[-0.3, 1.05], row=1, col=col)
-        lines(2, col, "probe", kind, cuts)
-        for group, (name, dash) in GROUPS.items():
-            points = pick(table, measure="probe", kind="intact", group=group)
-            curve(fig, points, f"{name}, intact images", GREY, dash=dash, band=False, row=2, col=col)
-        share_axis(fig, "accuracy" if col == 1 else "", row=2, col=col)
     middle = cuts[len(cuts) // 2 - 1]
-    lines(1, 3, "similarity", "amplitude exchanged", [middle], ": to the image itself", first=0)
-    lines(1, 3, "to the donor", "amplitude exchanged", [middle], ": to the amplitude's donor", first=1)
-    fig.update_yaxes(range=[-0.3, 1.05], row=1, col=3)
-    for name, colour in (("learned", BLUE), ("random", ORANGE)):
+    for group in GROUPS:
+        for col, kind in enumerate(("low-pass", "high-pass"), start=1):
+            for n, cut in enumerate(cuts):
+                for row, measure in ((1, "similarity"), (2, "probe")):
+                    points = pick(table, measure=measure, kind=kind, cutoff=cut, group=group)
+                    line(points, f"{cut:g} of Nyquist", COLOURS[n], group, row, col)
+            line(pick(table, measure="probe", kind="intact", group=group), "intact images", GREY, group, 2, col)
+        for measure, name, colour in (("similarity", "itself", BROWN), ("to the donor", "the amplitude's donor", PINK)):
+            points = pick(table, measure=measure, kind="amplitude exchanged", cutoff=middle, group=group)
+            line(points, f"at {middle:g}: to {name}", colour, group, 1, 3)
+    key(fig, "CLS token (solid)", row=1, col=1)
+    key(fig, "mean patch (dotted)", "dot", row=1, col=1)
+    for name, colour in (("learned", COLOURS[0]), ("random", COLOURS[1])):
         points = pick(table, measure="refitted head", embedding=name)
         error = {"symmetric": False, "array": [p["ci_high"] - p["value"] for p in points],
                  "arrayminus": [p["value"] - p["ci_low"] for p in points]}  # fmt: skip
@@ -56,7 +53,17 @@ def frequency_figure(table: pa.Table, setup: Setup, cuts: Sequence[float]) -> go
             marker_color=colour, row=2, col=3,
         )  # fmt: skip
     kinds = [p["kind"] for p in pick(table, measure="refitted head", embedding="learned")]
-    level(fig, 1 / setup.n_classes, kinds, "chance", COLOURS[-1], row=2, col=3)
-    fig.update_xaxes(title_text="test images", row=2, col=3)
-    share_axis(fig, "accuracy", row=2, col=3)
-    return finish_panels(fig, f"Spatial frequency and the CLS token: {setup.name}", entries=(9, 11))
+    level(fig, 1 / setup.n_classes, kinds, "chance", row=2, col=3)
+    for col in (1, 2, 3):
+        fig.update_yaxes(title_text="cosine" if col == 1 else None, range=[-0.3, 1.05], row=1, col=col)
+        share_axis(fig, "accuracy" if col == 1 else "", row=2, col=col)
+        for row in (1, 2):
+            layer_axes(fig, len(setup.layers), row=row, col=col)
+    fig.update_xaxes(title_text="test images", dtick=None, row=2, col=3)
+    last = {
+        kind: pick(table, measure="probe", kind=kind, cutoff=c, group="cls")[-1]["value"]
+        for kind, c in (("low-pass", middle), ("high-pass", middle), ("intact", None))
+    }
+    title = (f"{setup.name}: of {last['intact']:.2f} the last block's CLS probe keeps {last['low-pass']:.2f} on what is below "
+             f"{middle:g} of Nyquist, {last['high-pass']:.2f} above")  # fmt: skip
+    return finish_panels(fig, title, entries=(0, 3), panel=300, shared=((1, 2),))

@@ -1,0 +1,40 @@
+"""The figure of ``--also erasure``: the output without the CLS token's label, beside a swap, which puts a wrong one in."""
+
+import plotly.graph_objects as go
+import pyarrow as pa
+
+from clsinterp.figures.facts import Facts
+from clsinterp.figures.pieces import Row, curve, layer_axes, level, panel_grid, share_axis
+from clsinterp.figures.style import finish
+
+CURVES = {"erased": "the label erased", "shuffle": "the run's replacement"}
+METRICS = {"accuracy": "accuracy of the output", "agreement": "same answer as intact"}
+
+
+def erased_figure(curves: pa.Table, facts: Facts) -> go.Figure:
+    """Two panels, accuracy and agreement with the intact answers; dotted where the CLS read-out is taken alone.
+
+    Args:
+        curves: of a run with ``also=("erasure",)``.
+        facts: of that run.
+    """
+    table = curves.to_pylist()
+    layers = sorted(r["layer"] for r in table if (r["curve"], r["metric"]) == ("erased", "accuracy"))
+
+    def rows(name: str, metric: str) -> list[Row]:
+        found = [r for r in table if (r["curve"], r["metric"]) == (name, metric)]
+        return sorted(found, key=lambda r: r["layer"] or 0)
+
+    fig = panel_grid(list(METRICS.values()), shared_yaxes=True, horizontal_spacing=0.04)
+    for col, metric in enumerate(METRICS, start=1):
+        for n, (name, label) in enumerate(CURVES.items()):
+            for alone, dash in (("", "solid"), ("_cls_only", "dot")):
+                swapped = (f"agreement{alone}", "share") if metric == "agreement" else (f"shuffle{alone}", metric)
+                found = rows(*swapped) if name == "shuffle" else rows(name + alone, metric)
+                said = f"{label}, CLS read-out alone" if alone else label
+                curve(fig, found, said, n, dash=dash, row=1, col=col)
+        layer_axes(fig, facts.n_layers, "layer of the CLS token that is changed", row=1, col=col)
+        share_axis(fig, "share of test images" if col == 1 else "", row=1, col=col)
+    (intact,) = rows("intact", "accuracy")
+    level(fig, intact["value"], layers, "intact", dash="dash", row=1, col=1)
+    return finish(fig, f"The label erased from the CLS token, linearly: {facts.model}", 560)

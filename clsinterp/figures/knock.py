@@ -1,0 +1,54 @@
+"""The figure of attention knock-outs, from a run's curves or the study's table, which name them alike."""
+
+from typing import Any
+
+import plotly.graph_objects as go
+import pyarrow as pa
+
+from clsinterp.figures.pieces import curve, finish_panels, layer_axes, level, panel_grid, share_axis
+from clsinterp.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED
+
+# curve -> (name in the legend, colour, symbol, dash); what is not in the table is not drawn.
+LOOKS = {
+    "probe": ("probe: label read from CLS", GREY, "circle-open", "dot"),
+    "shuffle": ("CLS swapped at l", ORANGE, "square", "dot"),
+    "knock_until": ("CLS reads nothing in blocks 0..l", BLUE, "circle", "solid"),
+    "knock_from": ("CLS reads nothing from block l on", RED, "diamond", "solid"),
+    "knock_at": ("CLS reads nothing in {window} blocks from l", PURPLE, "triangle-up", "solid"),
+    "knock_until_registers": ("nothing but registers in blocks 0..l", BLUE, "circle-open", "dash"),
+    "knock_from_registers": ("nothing but registers from block l on", RED, "diamond-open", "dash"),
+    "knock_at_registers": ("nothing but registers in {window} blocks from l", PURPLE, "triangle-up-open", "dash"),
+    "knock_patches_until": ("patches can't read CLS in blocks 0..l", GREEN, "x", "solid"),
+}
+
+
+def knock_figure(curves: pa.Table, model: str, n_layers: int, window: int) -> go.Figure:
+    """Accuracy by layer under every knock-out, the share of answers that stay, and CLS-only accuracy where there is any.
+
+    Args:
+        curves: rows with ``curve, metric, layer`` and a point; curves as in `LOOKS`, with ``intact``, and metrics ``accuracy``
+            and ``agreement``.
+        model: its name.
+        n_layers: its blocks.
+        window: blocks of ``knock_at``.
+    """
+    rows = [row for row in curves.to_pylist() if row.get("probed_layer") is None]
+    panels = [("output: accuracy", "accuracy", ""), ("answers that are the intact ones", "agreement", "")]
+    if any(row["curve"].endswith("_cls_only") for row in rows):
+        panels.append(("CLS-only output: accuracy", "accuracy", "_cls_only"))
+        panels.append(("CLS-only answers that are the intact ones", "agreement", "_cls_only"))
+    fig = panel_grid([title for title, _, _ in panels], columns=2, horizontal_spacing=0.1)
+    for i, (_, metric, which) in enumerate(panels):
+        where: dict[str, Any] = {"row": i // 2 + 1, "col": i % 2 + 1}
+        for name, (said, colour, symbol, dash) in LOOKS.items():
+            wanted = name if name == "probe" else f"{name}{which}"
+            line = [r for r in rows if (r["curve"], r["metric"]) == (wanted, metric) and r["layer"] is not None]
+            line = sorted((r for r in line if r["layer"] >= 0), key=lambda r: r["layer"])
+            curve(fig, line, said.format(window=window), colour, symbol=symbol, dash=dash, **where)
+        for row in rows:
+            if (row["curve"], row["metric"]) == (f"intact{which}", metric):
+                level(fig, row["value"], (-0.4, n_layers - 0.6), "intact", ORANGE, "dash", **where)
+        layer_axes(fig, n_layers, "layer l", **where)
+        share_axis(fig, "accuracy" if metric == "accuracy" else "share of images", **where)
+    entries = [len(LOOKS) + 1 if any("registers" in row["curve"] for row in rows) else 7]
+    return finish_panels(fig, f"What the CLS token reads, block by block: {model}", entries * -(-len(panels) // 2))

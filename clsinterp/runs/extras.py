@@ -1,0 +1,136 @@
+"""What a run can measure beside the note (``--also NAME,NAME``): edits of the test images, and what the edits need.
+
+An entry of `EXTRAS` is all that such a measurement is to a run. Its fits are units of the stage ``solve``, made from the ridge
+statistics that are there, and lie in ``probes.safetensors``; its edits ride in the test pass, and each gives a rank and an
+answer per image, named by the curve and the layer in the grammar of `clsinterp.sweeps.columns`. What it measures hangs on no
+swap, so with several swaps an image has it once, repeated. Its figure is one of `clsinterp.figures.also`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from clsinterp.errors import RequestError
+from clsinterp.models.layers import not_finite
+from clsinterp.probing.ridge import RidgeStats
+from clsinterp.sweeps.answers import Answers
+from clsinterp.sweeps.columns import column
+from clsinterp.sweeps.erase import erasures, fit_eraser
+from clsinterp.sweeps.knock import knock_outs
+from clsinterp.sweeps.readers import Readers
+from clsinterp.sweeps.variants import MOST, Edit, variants
+from clsinterp.vision_model import VisionModel
+
+Place = tuple[str, int]  # curve and layer: the column in which what comes of an edit stands
+Fitted = Mapping[str, Tensor]  # of one extra: what `fit` gave for each layer, stacked in the order of the layers
+
+
+@dataclass(frozen=True)
+class Extra:
+    """A measurement beside the note.
+
+    Attributes:
+        edits: (model, layers asked for, what was fitted) -> the edits, by where their column stands.
+        fit: (statistics of the CLS token at one layer, as a `RidgeStats` of one; penalties that probes choose among) ->
+            tensors to keep; None: nothing is fitted.
+        refuse: raises RequestError, with the family's name, for a model that this cannot be measured on.
+    """
+
+    edits: Callable[[VisionModel, Sequence[int], Fitted], dict[Place, Edit]]
+    fit: Callable[[RidgeStats, tuple[float, ...]], dict[str, Tensor]] | None = None
+    refuse: Callable[[VisionModel], None] = lambda model: None
+
+
+# A new measurement is a new entry; its curves stand in `clsinterp.sweeps.columns.BESIDE`.
+EXTRAS: dict[str, Extra] = {
+    "erasure": Extra(erasures, fit=fit_eraser),
+    "rereading": Extra(lambda model, layers, fitted: knock_outs(model, layers)),
+}
+
+
+def checked(names: Iterable[str]) -> tuple[str, ...]:
+    """`names`, sorted, without repeats.
+
+    Raises:
+        RequestError: one that is not in the table.
+    """
+    for name in names:
+        if name not in EXTRAS:
+            raise RequestError(f"also={name!r} was given; some of {', '.join(EXTRAS)} are expected.")
+    return tuple(sorted(set(names)))
+
+
+def solves(names: Iterable[str], layers: Sequence[int]) -> list[str]:
+    """Names of the units of the stage ``solve`` that the extras called `names` need: ``NAME LAYER``."""
+    return [f"{name} {layer}" for name in names if EXTRAS[name].fit for layer in layers]
+
+
+def solved(unit: str, layers: Sequence[int]) -> tuple[Extra, int] | None:
+    """The extra of a unit of `solves` and the place of its layer among `layers`; None for another unit."""
+    name, _, layer = unit.partition(" ")
+    return (EXTRAS[name], list(layers).index(int(layer))) if name in EXTRAS else None
+
+
+def stacked(fitted: Mapping[str, dict[str, Tensor]], names: Iterable[str], layers: Sequence[int]) -> dict[str, Tensor]:
+    """What `fit` gave, by unit, as tensors ``NAME.KEY`` with a layer axis in front."""
+    out: dict[str, Tensor] = {}
+    for name in names:
+        if EXTRAS[name].fit:
+            by_layer = [fitted[f"{name} {layer}"] for layer in layers]
+            out |= {f"{name}.{key}": torch.stack([one[key] for one in by_layer]) for key in by_layer[0]}
+    return out
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The edits of some extras on one model.
+
+    Args:
+        model: the model.
+        readers: what reads the output.
+        edits: by where their column stands.
+    """
+
+    model: VisionModel
+    readers: Readers
+    edits: dict[Place, Edit] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, model: VisionModel, readers: Readers, names: Iterable[str], layers: Sequence[int], tensors: Fitted
+    ) -> "Measurement":
+        """That of the extras called `names`; `tensors` as `stacked` gave them."""
+        edits: dict[Place, Edit] = {}
+        for name in names:
+            own = {key.removeprefix(f"{name}."): t for key, t in tensors.items() if key.startswith(f"{name}.")}
+            edits |= EXTRAS[name].edits(model, layers, own)
+        return cls(model, readers, edits)
+
+    def __call__(self, pixels: Tensor, targets: Tensor, at_once: int) -> dict[str, Tensor]:
+        """The columns of a batch, (batch,) each.
+
+        Args:
+            pixels: of the images.
+            targets: their classes in the classifier's space.
+            at_once: images that ride together, each with at most `MOST` edited copies.
+
+        Raises:
+            RunError: NaN or infinity in a copy's output.
+        """
+        if not self.edits:
+            return {}
+        parts: dict[str, list[Tensor]] = {}
+        for x, y in zip(pixels.split(at_once), targets.split(at_once), strict=True):
+            read = variants(
+                self.model, x, list(self.edits.values()), reader=Answers(self.readers, y.clone()), at_once=MOST
+            ).read
+            for k, (curve, layer) in enumerate(self.edits, start=1):
+                if not bool(read[k].pop("finite").all()):
+                    raise not_finite(None)
+                for key, values in read[k].items():
+                    kind, _, alone = key.partition("_")
+                    name = column(f"{curve}_{alone}" if alone else curve, layer, kind=kind)
+                    parts.setdefault(name, []).append(values)
+        return {name: torch.cat(values) for name, values in parts.items()}

@@ -1,0 +1,1 @@
+"""What ``experiments/erasure.py`` stands on."""

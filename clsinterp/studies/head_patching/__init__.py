@@ -1,0 +1,1 @@
+"""What ``experiments/head_patching.py`` stands on."""

@@ -1,0 +1,1 @@
+"""What ``experiments/rereading.py`` stands on."""

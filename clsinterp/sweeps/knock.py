@@ -1,0 +1,63 @@
+"""Knock-outs of the CLS token's attention: what it may read, and who may read it, block by block.
+
+For each layer l, in the blocks named, with minus infinity as the score of what may not be read:
+
+- ``knock_until``, blocks 0 to l: the CLS token reads nothing but itself. It is "born late": all that the output has of the image
+  through the CLS token was read after l.
+- ``knock_from``, blocks l to the last: it reads nothing any more, and stays what it was.
+- ``knock_at``, the `WINDOW` blocks from l on.
+- ``knock_patches_until``, blocks 0 to l: patches can't read the CLS token.
+
+DeiT's distillation token goes the same way as the CLS token, and neither reads the other. Where there are registers, which
+might hand on what they have read, the first three stand for a CLS token that does not read them either; under the names with
+``_registers`` it still does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from clsinterp.models.layers import check_layers
+from clsinterp.sweeps.cuts import Cut, is_not_read, reads_nothing
+from clsinterp.sweeps.plan import Edit
+
+if TYPE_CHECKING:
+    from clsinterp.vision_model import VisionModel
+
+WINDOW = 3  # blocks
+
+
+def knock_outs(
+    model: VisionModel, layers: Sequence[int] | None = None, window: int = WINDOW
+) -> dict[tuple[str, int], Edit]:
+    """The knock-outs of `model` by curve and layer, for `clsinterp.sweeps.variants.variants`.
+
+    Args:
+        model: the model.
+        layers: the l's; default all. -1 has no block and is passed over, as is a window that does not fit.
+        window: blocks of ``knock_at``.
+
+    Raises:
+        RequestError: a layer out of range, or a model without a CLS token.
+    """
+    n = model.n_layers
+    asked = [layer for layer in check_layers(range(n) if layers is None else layers, n) if layer >= 0]
+    alone, unread = reads_nothing(model.layout), is_not_read(model.layout)
+    edits = _reads(asked, n, window, alone, "")
+    edits |= {("knock_patches_until", layer): _cut(unread, 0, layer + 1) for layer in asked}
+    if "registers" in model.layout.slices:
+        edits |= _reads(asked, n, window, reads_nothing(model.layout, keep=["registers"]), "_registers")
+    return edits
+
+
+def _reads(layers: Sequence[int], n: int, window: int, cut: Cut, suffix: str) -> dict[tuple[str, int], Edit]:
+    """The three curves of a token that does not read, in an order in which neighbours share rows."""
+    until = {(f"knock_until{suffix}", layer): _cut(cut, 0, layer + 1) for layer in layers}
+    since = {(f"knock_from{suffix}", layer): _cut(cut, layer, n) for layer in layers}
+    at = {(f"knock_at{suffix}", x): _cut(cut, x, x + window) for x in layers if x + window <= n}
+    return until | since | at
+
+
+def _cut(cut: Cut, start: int, stop: int) -> Edit:
+    return Edit(cuts=dict.fromkeys(range(start, stop), cut))
