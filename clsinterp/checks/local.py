@@ -14,7 +14,7 @@ from clsinterp.interventions import derange, generator
 from clsinterp.models.checkpoint import resolve
 from clsinterp.models.classified import Classified
 from clsinterp.models.layers import EMBEDDINGS
-from clsinterp.models.loading import load_checkpoint, loader_of
+from clsinterp.models.loading import load_checkpoint, plain_of
 from clsinterp.models.outputs import hidden_of, logits_of
 from clsinterp.models.tokens import GROUPS
 from clsinterp.probing.head import Head
@@ -120,8 +120,9 @@ def _untouched(model: VisionModel) -> Any:
         return module
     inner: Any = module.backbone if isinstance(module, Classified) else module
     parameter = next(module.parameters())
-    if (load_plain := loader_of(model.family.library).plain) is not None:
-        plain = load_plain(replace(checkpoint, module=inner)).to(parameter)
+    plain: Any
+    if (library_s := plain_of(replace(checkpoint, module=inner))) is not None:
+        plain = library_s.to(parameter)
     elif type(inner).__name__ in (inner.config.architectures or ()):
         plain = type(inner).from_pretrained(
             resolve(checkpoint.source), config=inner.config, dtype=parameter.dtype, revision=checkpoint.revision

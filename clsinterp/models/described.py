@@ -38,7 +38,9 @@ def table() -> list[tuple[str, ...]]:
             ", ".join(row.architectures),
             ", ".join(f"{group} ({n})" if isinstance(n, str) else group for group, n in row.prefix) or "none",
             " + ".join(row.readouts),
-            {0: "fitted", 1: "own or fitted"}.get(len(row.heads), "own, one for each read-out, or fitted"),
+            "class names"
+            if row.text
+            else {0: "fitted", 1: "own or fitted"}.get(len(row.heads), "own, one for each read-out, or fitted"),
             "any" if row.any_size else "its own",
         )
         for row in FAMILIES
