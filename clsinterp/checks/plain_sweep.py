@@ -62,12 +62,25 @@ def plain_forward(
         output = module(pixels)
     if features:
         readout = torch.cat([features[i] for i in sorted(features)], dim=-1)
-    elif (tokens := hidden_of(output)).ndim == 2:  # timm without a classifier gives what one would read
-        readout = tokens
     else:
-        parts = {"cls": tokens[:, 0], "patch_mean": tokens[:, model.layout.n_prefix :].mean(1)}
-        readout = torch.cat([parts[name] for name in family.readouts], dim=-1)
+        readout = _readout(model, output)
     return states, readout, logits_of(output) if family.heads else None
+
+
+def _readout(model: VisionModel, output: Any) -> Tensor:
+    """The read-outs of a model without a classifier, side by side, from what its forward gives."""
+    family, layout = model.family, model.layout
+    if isinstance(output, Tensor) and output.ndim == 2:  # timm without a classifier gives what one would read
+        return output
+    if "map" in family.readouts or (family.lens_norm and not family.ln_final):
+        return output.pooler_output
+    tokens = hidden_of(output)
+    places = {"cls": 0, "distill": 1}
+    parts = {
+        "patch_mean": lambda: tokens[:, layout.n_prefix :].mean(1),
+        "token_mean": lambda: tokens.mean(1),
+    }
+    return torch.cat([parts[name]() if name in parts else tokens[:, places[name]] for name in family.readouts], dim=-1)
 
 
 @torch.no_grad()

@@ -31,6 +31,7 @@ class Checkpoint:
         class_names: names of the classifier's classes, in order; None where there is no classifier or no names.
         source: what was asked for.
         revision: the commit on the hub, or None for local weights.
+        head_from: where a classifier that did not come with the weights is from: ``fitted`` or ``text``.
     """
 
     module: nn.Module
@@ -41,6 +42,12 @@ class Checkpoint:
     class_names: list[str] | None
     source: str
     revision: str | None
+    head_from: str | None = None
+
+    @property
+    def head(self) -> str:
+        """Where the classifier is from: ``own``, ``fitted``, ``text``, or ``none``."""
+        return self.head_from or ("own" if self.head_is_own else "none")
 
     def fingerprint(self) -> str:
         """A hash of every weight, by name."""

@@ -33,8 +33,12 @@ def find_family(
             getattr(config, key, None) == value for key, value in (row.when or {}).items()
         ):
             return row
+    named = ", ".join(names) or "(none named in config.json)"
+    for name in names:
+        # The longest beginning: DINOv3ConvNext is no DINOv3.
+        if why := max((known for known in hf.REFUSED if name.startswith(known)), key=len, default=""):
+            raise RequestError(
+                f"{name} is no plain vision transformer: {hf.REFUSED[why]}. clsinterp models lists what loads."
+            )
     known = ", ".join(dict.fromkeys(a for row in rows for a in row.architectures))
-    raise RequestError(
-        f"architecture {', '.join(names) or '(none named in config.json)'} is not in the family table. "
-        f"Supported: {known}."
-    )
+    raise RequestError(f"architecture {named} is not in the family table. Supported: {known}.")

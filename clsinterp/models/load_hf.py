@@ -16,6 +16,7 @@ from clsinterp.errors import RequestError
 from clsinterp.models.checkpoint import Checkpoint
 from clsinterp.models.families import find_family
 from clsinterp.models.family import Family, Sizes
+from clsinterp.models.hf_classes import fitting, from_pretrained
 from clsinterp.models.unstable import commit_of
 
 logger = logging.getLogger(__name__)
@@ -63,14 +64,15 @@ def load(
     family = find_family(config.architectures, config)
     module, heads, allowed = verified(where, source, config, family, revision, dtype, allow_pickle, **kwargs)
     if allowed:
-        logger.warning("%s: initialised as the family allows: %s", source, ", ".join(sorted(allowed)))
+        logger.info("%s: initialised as the family allows: %s", source, ", ".join(sorted(allowed)))
+    module, family = fitting(module, family, has_head=not heads)
     return Checkpoint(
-        module,
+        module.eval(),
         family,
         sizes_of(family, config),
         load_processor(where, revision),
-        head_is_own=bool(family.heads) and not heads,
-        class_names=names_of(config) if family.heads and not heads else None,
+        head_is_own=bool(family.heads),
+        class_names=names_of(config) if family.heads else None,
         source=source,
         revision=commit_of(config, where, revision),
     )
@@ -99,12 +101,11 @@ def verified(
     Raises:
         RequestError: missing, mismatched, non-finite or pickled weights, unreadable files.
     """
-    hf_class = getattr(transformers, family.hf_class)
     options = {"revision": revision, "dtype": dtype, "use_safetensors": None if allow_pickle else True, **kwargs}
     loud = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()  # what is missing is said below; what is too much is the other tower's
     try:
-        module, info = _from_pretrained(hf_class, where, config, **options)
+        module, info = from_pretrained(family, where, config, **options)
     except Exception as error:  # transformers, safetensors and the hub raise a dozen kinds here
         raise _explain(source, error, allow_pickle) from error
     finally:
@@ -128,15 +129,13 @@ def verified(
 
 
 def adopt(module: nn.Module) -> Checkpoint:
-    """A loaded module as a `Checkpoint`; its classifier counts as its own.
+    """A loaded module as a `Checkpoint`; a classifier that it has counts as its own.
 
     Raises:
-        RequestError: a class that is not in the family table, or has no classifier where its family has one.
+        RequestError: a class that is not in the family table.
     """
     config: Any = module.config
-    family = find_family([type(module).__name__], config)
-    if type(module).__name__ != family.hf_class:
-        raise RequestError(f"{type(module).__name__} has no classifier; load it as {family.hf_class}.")
+    module, family = fitting(module, find_family([type(module).__name__], config))
     name = getattr(config, "name_or_path", "") or ""
     return Checkpoint(
         module.eval(),
@@ -185,22 +184,6 @@ def load_processor(where: str, revision: str | None = None) -> Any:
     except (OSError, ValueError) as error:
         logger.warning("%s has no usable image processor: %s", where, _first_line(error))
         return None
-
-
-def _from_pretrained(hf_class: Any, where: str, config: Any, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
-    """The classifier with the checkpoint's weights, and what transformers says of missing keys."""
-    # Other shapes are let through to be reported by name.
-    options |= {"weights_only": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    wanted = hf_class.config_class
-    if isinstance(config, wanted):
-        return hf_class.from_pretrained(where, config=config, **options)
-    if "vision_config" not in wanted.sub_configs:  # ViT-MAE loaded as a ViT classifier
-        return hf_class.from_pretrained(where, config=wanted.from_dict(config.to_dict()), **options)
-    # A vision tower saved alone (CLIPVisionModel): its keys have no prefix, so it is loaded by itself and put in place.
-    tower, info = getattr(transformers, config.architectures[0]).from_pretrained(where, config=config, **options)
-    whole = hf_class(wanted(vision_config=config.to_dict())).to(options["dtype"])
-    whole.vision_model = tower
-    return whole, {**info, "missing_keys": {*info["missing_keys"], "classifier.weight"}}
 
 
 def read_config(where: str, source: str, revision: str | None) -> Any:

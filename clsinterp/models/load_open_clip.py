@@ -15,11 +15,22 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntr
 from torch import nn
 
 from clsinterp.errors import RequestError
+from clsinterp.models import load_timm
 from clsinterp.models.checkpoint import Checkpoint, resolve
-from clsinterp.models.open_clip_parts import Processor, Untouched, encoder, refuse_unknown, row_of, sizes_of
+from clsinterp.models.classified import BACKBONE, HEAD, Classified
+from clsinterp.models.open_clip_parts import (
+    Processor,
+    Untouched,
+    encoder,
+    projection_of,
+    refuse_unknown,
+    row_of,
+    sizes_of,
+)
 from clsinterp.models.open_clip_vision import OpenClipVision, Projection
 from clsinterp.models.prompts import prompts
 from clsinterp.models.rows.open_clip import OPEN_CLIP, OPEN_CLIP_TEXT
+from clsinterp.models.tokens import TokenLayout
 from clsinterp.models.zero_shot import text_head
 
 CONFIG = "open_clip_config.json"
@@ -103,9 +114,13 @@ def plain(checkpoint: Checkpoint) -> nn.Module:
     source = checkpoint.source
     folder, weights = _files(resolve(source), source, checkpoint.revision, allow_pickle=False)
     visual = _verified(_library(), folder, weights, source).visual
-    if checkpoint.head_is_own:
-        visual.proj = None  # it is part of the classifier
-    head = checkpoint.module.get_submodule("head") if checkpoint.head_is_own else nn.Identity()
+    if type(visual).__name__ == "TimmModel":
+        return visual.trunk
+    head = checkpoint.module.get_submodule("head")
+    if isinstance(head, Projection):
+        head = nn.Identity()
+    else:  # a classifier, which has the projection in it, or none of both
+        visual.proj = None
     return Untouched(visual, head).eval()
 
 
@@ -159,6 +174,8 @@ def _checkpoint(
     if isinstance(model, OpenClipVision):
         return Checkpoint(model, model.row, model.sizes, None, bool(model.row.heads), None, "", None)
     visual = model.visual if hasattr(model, "visual") else model
+    if type(visual).__name__ == "TimmModel":
+        return _of_timm(model, visual, classes, templates, tokenizer)
     refuse_unknown(visual)
     head: nn.Module = Projection(visual.proj) if visual.proj is not None else nn.Identity()
     if classes is not None:
@@ -176,6 +193,29 @@ def _checkpoint(
         class_names=None if classes is None else list(map(str, classes)),
         source="",
         revision=None,
+        head_from=None if classes is None else "text",
+    )
+
+
+def _of_timm(
+    model: Any, visual: Any, classes: Sequence[str] | None, templates: Sequence[str] | None, tokenizer: Any
+) -> Checkpoint:
+    """The timm model inside a vision tower, by its own row; class names read its pooled output through the projection."""
+    made, projection = load_timm.adopt(visual.trunk), projection_of(visual)
+    config = getattr(visual, "preprocess_cfg", None)
+    made = replace(made, processor=made.processor if config is None else Processor(config))
+    if classes is None:
+        return made
+    scale, bias = model.logit_scale, getattr(model, "logit_bias", None)
+    head = text_head(encoder(model, tokenizer), classes, templates, scale, bias, projection)
+    family, layout = made.family, TokenLayout.of(made.family.name, made.sizes.prefix)
+    return replace(
+        made,
+        module=Classified(made.module, head, family, layout).eval(),
+        family=replace(family.inside(BACKBONE, (HEAD,)), name=f"{family.name}-text", text=True),
+        head_is_own=True,
+        class_names=list(map(str, classes)),
+        head_from="text",
     )
 
 

@@ -42,17 +42,9 @@ class Loader:
     adopt_text: Callable[..., Checkpoint] | None = None
 
 
+# open_clip stands before timm, among whose repositories on the hub are some of its own.
 # The first that claims a source or owns a module has it; transformers, which takes what is left, stands last.
 LOADERS: tuple[Loader, ...] = (
-    Loader(
-        "timm",
-        load_timm.claims,
-        load_timm.owns,
-        load_timm.load,
-        load_timm.adopt,
-        plain=load_timm.plain,
-        fresh=load_timm.fresh,
-    ),
     Loader(
         "open_clip",
         load_open_clip.claims,
@@ -63,6 +55,15 @@ LOADERS: tuple[Loader, ...] = (
         fresh=load_open_clip.fresh,
         load_text=load_open_clip.load,
         adopt_text=load_open_clip.adopt_text,
+    ),
+    Loader(
+        "timm",
+        load_timm.claims,
+        load_timm.owns,
+        load_timm.load,
+        load_timm.adopt,
+        plain=load_timm.plain,
+        fresh=load_timm.fresh,
     ),
     Loader(
         "transformers",
@@ -145,6 +146,16 @@ def adopt(
         f"{type(module).__name__} has no Hugging Face config and is of no other library known here; give a vision model of "
         f"{', '.join(loader.library for loader in LOADERS)}."
     )
+
+
+def plain_of(checkpoint: Checkpoint) -> nn.Module | None:
+    """The model of a checkpoint's source as its library loads it; None: as transformers does."""
+    where = resolve(checkpoint.source)
+    claimed = next(loader for loader in LOADERS if loader.claims(where)).plain
+    load = (
+        claimed or loader_of(checkpoint.family.library).plain
+    )  # transformers reads the folders that wrap a timm model
+    return None if load is None else load(checkpoint)
 
 
 def loader_of(library: str) -> Loader:

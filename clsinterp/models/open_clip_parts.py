@@ -98,6 +98,26 @@ def lengths(tokenizer: Any, texts: list[str], room: int) -> list[int]:
     return (ids.shape[1] - padding).tolist()
 
 
+def projection_of(visual: Any) -> Tensor | None:
+    """The one linear map (d_embed, d_readout) from a timm tower's output to the image embedding; None: they are the same.
+
+    Raises:
+        RequestError: more than a linear map, or one inside the timm model.
+    """
+    if visual.trunk.num_classes:
+        raise RequestError(
+            "the image projection of this open_clip model is its timm model's classifier, which no row says."
+        )
+    parts = [part for part in visual.head if not isinstance(part, nn.Dropout)]
+    if not parts:
+        return None
+    if len(parts) > 1 or not isinstance(parts[0], nn.Linear) or parts[0].bias is not None:
+        raise RequestError(
+            "the image projection of this open_clip model is more than one linear map, which no head can hold."
+        )
+    return parts[0].weight
+
+
 def refuse_unknown(visual: Any) -> None:
     """Refuse a vision tower that `OpenClipVision` does not spell out.
 
@@ -107,7 +127,7 @@ def refuse_unknown(visual: Any) -> None:
     name = type(visual).__name__
     if name != "VisionTransformer":
         raise RequestError(
-            f"a vision tower of open_clip's class {name} is not in the family table; VisionTransformer is."
+            f"a vision tower of open_clip's class {name} is not in the family table; VisionTransformer and timm towers are."
         )
     if visual.attn_pool is not None:
         raise RequestError(

@@ -3,8 +3,6 @@
 open_clip makes queries, keys and values inside one function call and adds tokens and positions in a method. Here the same
 parameters, shared and not copied, stand in modules: one for the embeddings, one linear map for queries, keys and values
 side by side. What the forward computes is the same, operation by operation.
-
-Travels to a server, see `clsinterp.remote.travelling`.
 """
 
 from __future__ import annotations
@@ -116,6 +114,15 @@ class OpenClipVision(nn.Module):
             x = self.ln_post(x)
         x = x[:, 1:].mean(dim=1) if self.mean else x[:, 0]
         return self.head(self.ln_post(x) if self.pools_first else x)
+
+    def unprojected(self) -> OpenClipVision:
+        """The same tower, its modules shared, that gives what `head` reads."""
+        twin = type(self).__new__(type(self))
+        nn.Module.__init__(twin)
+        for name, part in self.named_children():
+            twin.add_module(name, nn.Identity() if name == "head" else part)
+        twin.row, twin.sizes, twin.pools_first, twin.mean = self.row, self.sizes, self.pools_first, self.mean
+        return twin.eval()
 
 
 class Projection(nn.Linear):

@@ -124,6 +124,7 @@ def _checkpoint(
         class_names=list(map(str, classes)),
         source=source,
         revision=revision,
+        head_from="text",
     )
 
 

@@ -86,12 +86,7 @@ def own_head(model: Traced) -> Head:
     """
     if model.checkpoint.head_is_own:
         return Head.of(model.family, model.heads)
-    if not model.family.heads:
-        raise RequestError(
-            f"a {model.family.name} model has no classifier, so there is nothing a lens could read tokens with; "
-            "from Python, a clsinterp.probing.Head can be passed."
-        )
     raise RequestError(
         f"{model.checkpoint.source or 'this checkpoint'} has no classifier, so there is nothing a lens could read "
-        "tokens with; a run fits one, which classifier=RUN then puts there."
+        "tokens with; model.with_head(model.fit_head(data)) puts one there, as does classifier=RUN with a run that fitted one."
     )

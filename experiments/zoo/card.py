@@ -160,7 +160,7 @@ def text_section(name: str, text: dict[str, Any]) -> str:
 | epochs | {text["epochs"]}; {text["steps"]} steps |
 | time | {text["minutes"]} minutes on one core |
 | seed | {text["seed"]} |
-| zero-shot accuracy | **{text["zero_shot_accuracy"]:.4f}** on 10,000 test images, by class names in the package's templates |
+| zero-shot accuracy | **{text["zero_shot_accuracy"]:.4f}** of the 10,000 test images, names in the package's templates |
 
 Zero-shot as to the head only: captions with these names were what both towers were trained on.
 

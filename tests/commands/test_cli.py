@@ -35,7 +35,7 @@ def test_check_reports_every_finding(checkpoint, family):
     code, text = invoke("check", checkpoint(family))
     assert code == 0, text
     for claim in (
-        "logits equal those of transformers to the last bit",
+        "logits equal Hugging Face's to the last bit",
         "token view .cls reads and writes",
         "fork equals",
     ):

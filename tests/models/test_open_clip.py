@@ -3,6 +3,7 @@
 import builtins
 import json
 import sys
+from functools import cache
 from pathlib import Path
 
 import hub_cache
@@ -42,6 +43,7 @@ def build(vision=None, **options):
     return model
 
 
+@cache
 def tokenizer():
     return open_clip.tokenizer.SimpleTokenizer(context_length=TEXT["context_length"])
 
@@ -114,6 +116,60 @@ def test_zero_shot_logits_are_those_of_get_logits(kind):
     assert model.family.name == ("open-clip-mean-text" if "mean" in kind else "open-clip-text")
 
 
+def test_a_fitted_head_reads_the_pooled_tokens_and_not_their_projection():
+    model = VisionModel(build())
+    fitted = model.with_head(model.fit_head((pixels(12), ["cat", "dog"] * 6)))
+    with torch.no_grad(), model.trace(pixels(4)):
+        readout = model.readout.clone().save()
+    with torch.no_grad():
+        torch.testing.assert_close(fitted(pixels(4)), fitted.heads[0](readout))
+    assert not [f for f in check(fitted) if not f.holds]
+    with pytest.raises(RequestError, match="has no classifier"), model.trace(pixels(4)):
+        model.logits.save()
+
+
+TIMM = {
+    "token, projected": {"timm_model_name": "test_vit", "timm_pool": "token", "timm_proj": "linear"},
+    "map, as it is": {"timm_model_name": "test_vit", "timm_pool": "map", "timm_proj": "none"},
+}
+
+
+def build_timm(kind):
+    """A model on a timm tower, its weights random."""
+    torch.manual_seed(0)
+    vision = {"image_size": 160, **TIMM[kind]}
+    model = open_clip.model.CustomTextCLIP(64, vision, dict(TEXT), init_logit_bias=-3.0).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.ndim:
+                p.normal_(0, 0.05)
+    return model
+
+
+@pytest.mark.parametrize("kind", TIMM)
+def test_a_timm_tower_goes_by_timms_row(tmp_path, kind):
+    whole, images = build_timm(kind), torch.randn(2, 3, 160, 160)
+    (tmp_path / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": {"embed_dim": 64, "custom_text": True, "init_logit_bias": -3.0,
+                                  "vision_cfg": {"image_size": 160, **TIMM[kind]}, "text_cfg": TEXT}})
+    )  # fmt: skip
+    save_file(
+        {name: value.contiguous() for name, value in whole.state_dict().items()},
+        tmp_path / "open_clip_model.safetensors",
+    )
+    for source in (whole, str(tmp_path)):
+        given = {"tokenizer": tokenizer()} if source is whole else {}
+        bare = VisionModel(source)
+        model = VisionModel(source, classes=CLASSES, templates=[TEMPLATE], **given)
+        with torch.no_grad():
+            assert torch.equal(bare(images), whole.visual.trunk(images))
+            expected, _ = whole.get_logits(images, tokenizer()([TEMPLATE.format(name) for name in CLASSES]))
+            torch.testing.assert_close(model(images), expected, rtol=1e-5, atol=1e-5)
+        assert (bare.family.library, model.family.text, model.class_names) == ("timm", True, CLASSES)
+    read = [f for f in check(model) if not f.holds]
+    assert not read
+
+
 def test_a_loaded_model_is_left_as_it_is():
     whole = build()
     before = {name: value.clone() for name, value in whole.state_dict().items()}
@@ -130,7 +186,7 @@ def test_the_hub_layout_is_loaded_by_its_id(tmp_path, monkeypatch, weights):
     model = VisionModel(LAION, classes=CLASSES, templates=[TEMPLATE])
     findings = list(check(model))
     assert not [f for f in findings if not f.holds]
-    assert "logits equal those of open_clip to the last bit" in [f.what for f in findings]
+    assert "logits equal open_clip's to the last bit" in [f.what for f in findings]
     whole = build()
     with torch.no_grad():
         expected, _ = whole.get_logits(pixels(4), tokenizer()([TEMPLATE.format(name) for name in CLASSES]))
