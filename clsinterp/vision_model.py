@@ -15,13 +15,14 @@ from clsinterp.models.checkpoint import Checkpoint
 from clsinterp.models.described import describe
 from clsinterp.models.families import FAMILIES
 from clsinterp.models.family import Family, Sizes
-from clsinterp.models.fitted_head import FittedHead, copied_above
+from clsinterp.models.fitted_head import FittedHead
 from clsinterp.models.loading import adopt, load_checkpoint
 from clsinterp.models.module_tree import renames, verify
 from clsinterp.models.placement import as_dtype, pick_device
 from clsinterp.models.skeleton import load_skeleton
 from clsinterp.models.token_views import Tokens
 from clsinterp.models.tokens import TokenLayout
+from clsinterp.models.unstable import copied_above
 from clsinterp.remote.server import Server
 
 

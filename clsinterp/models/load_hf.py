@@ -16,7 +16,7 @@ from clsinterp.errors import RequestError
 from clsinterp.models.checkpoint import Checkpoint
 from clsinterp.models.families import find_family
 from clsinterp.models.family import Family, Sizes
-from clsinterp.models.hf_classes import fitting, from_pretrained
+from clsinterp.models.hf_classes import fitting, from_pretrained, renamed
 from clsinterp.models.unstable import commit_of
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,9 @@ def load(
     missing = set(info["missing_keys"])
     heads = {key for key in missing if key.startswith(tuple(f"{h}." for h in family.heads))}
     allowed = {key for key in missing - heads if any(re.fullmatch(p, key) for p in family.may_miss)}
-    if lost := sorted(missing - heads - allowed):
+    norm = f"{family.lens_norm}." if family.ln_final is None and heads else None  # of what a classifier would read
+    norms = {key for key in missing if norm and renamed(key, family.weight_names).startswith(norm)}
+    if lost := sorted(missing - heads - allowed - norms):
         raise RequestError(
             f"{source} lacks {len(lost)} weights of {family.hf_class}, which would stay random: {_some(lost)}. "
             "The checkpoint is incomplete, or belongs to another architecture."
@@ -87,7 +89,7 @@ def load(
         raise RequestError(f"{source} has NaN or infinity in {len(broken)} weights: {_some(broken)}.")
     if allowed:
         logger.info("%s: initialised as the family allows: %s", source, ", ".join(sorted(allowed)))
-    module, family = fitting(module, family, has_head=not heads)
+    module, family = fitting(module, family, has_head=not heads, has_norm=not norms)
     return Checkpoint(
         module.eval(),
         family,
