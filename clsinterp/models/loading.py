@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,9 @@ from torch import nn
 from clsinterp.errors import RequestError
 from clsinterp.models import load_hf, load_timm
 from clsinterp.models.checkpoint import Checkpoint, resolve
+from clsinterp.models.classified import Classified, classified
 from clsinterp.models.hub_reach import cache_alone_if_unreachable
+from clsinterp.models.tokens import TokenLayout
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,14 @@ def adopt(module: nn.Module) -> Checkpoint:
     Raises:
         RequestError: no library's loader knows it, or it is not in the family table.
     """
+    if isinstance(module, Classified):
+        inner = adopt(module.backbone)
+        layout = TokenLayout.of(inner.family.name, inner.sizes.prefix)
+        whole, family = classified(inner.module, module.head.weight, module.head.bias, inner.family, layout)
+        names = [f"LABEL_{i}" for i in range(module.head.out_features)]
+        return replace(
+            inner, module=whole.eval(), family=family, head_is_own=True, head_from="fitted", class_names=names
+        )
     for loader in LOADERS:
         if loader.owns(module):
             return loader.adopt(module)
@@ -103,6 +113,15 @@ def adopt(module: nn.Module) -> Checkpoint:
         f"{type(module).__name__} has no Hugging Face config and is of no other library known here; give a vision model of "
         f"{', '.join(loader.library for loader in LOADERS)}."
     )
+
+
+def fresh(module: Any, library: str) -> nn.Module:
+    """A module of the same architecture with weights drawn anew, those of its classifier too."""
+    if isinstance(module, Classified):
+        head = nn.Linear(module.head.in_features, module.head.out_features)
+        return Classified(fresh(module.backbone, library), head, module.family, module.layout)
+    draw = loader_of(library).fresh
+    return type(module)(module.config) if draw is None else draw(module)
 
 
 def loader_of(library: str) -> Loader:

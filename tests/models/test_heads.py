@@ -11,6 +11,7 @@ import torch
 from clsinterp.checks.local import check
 from clsinterp.errors import RequestError
 from clsinterp.models.fitted_head import FittedHead
+from clsinterp.models.loading import fresh
 from clsinterp.vision_model import VisionModel
 
 LABELS = ["ant", "bee", "cat"] * 4
@@ -81,6 +82,13 @@ def test_a_fitted_head_answers_and_is_saved(kind, tmp_path):
     assert torch.equal(getattr(output, "logits", output), logits)
     bad = [f"{finding.what}: {finding.detail}" for finding in check(again) if not finding.holds]
     assert bad == []
+    # The module that answers can be given on, and drawn anew as a control.
+    given = VisionModel(answering._module, device="cpu")
+    assert given.n_classes == 3
+    random = VisionModel(fresh(answering._module, model.family.library), device="cpu")
+    with torch.no_grad():
+        assert torch.equal(*(getattr(out, "logits", out) for out in (given(x), output)))
+        assert not torch.equal(*(getattr(out, "logits", out) for out in (random(x), output)))
 
 
 def test_a_head_says_what_it_is_not_for(tmp_path):
@@ -88,7 +96,7 @@ def test_a_head_says_what_it_is_not_for(tmp_path):
     model = VisionModel(source, device="cpu")
     head = model.fit_head((x, LABELS))
     other = VisionModel(hf(tmp_path / "b", "vit", "ViTModel")[0], device="cpu")
-    with pytest.raises(RequestError, match="reads 32 features .* 16 .cls. are expected of this vit"):
+    with pytest.raises(RequestError, match=r"reads 32 features .* 16 .cls. are expected of this vit"):
         other.with_head(head)
     path = tmp_path / "head.safetensors"
     head.save(path)
