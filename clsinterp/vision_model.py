@@ -18,6 +18,7 @@ from clsinterp.models.family import Family, Sizes
 from clsinterp.models.fitted_head import FittedHead
 from clsinterp.models.loading import adopt, load_checkpoint
 from clsinterp.models.module_tree import renames, verify
+from clsinterp.models.outputs import without_logits
 from clsinterp.models.placement import as_dtype, pick_device
 from clsinterp.models.skeleton import load_skeleton
 from clsinterp.models.token_views import Tokens
@@ -196,7 +197,7 @@ class VisionModel(Hooked):
             with torch.no_grad():  # in the body, which is all that travels; gradients do not come down
                 output = self.output
             nnsight.save(output)
-        return output
+        return output if self.family.heads else without_logits(output)  # which the server drew at random
 
 
 def _on_server(source: Any, fixed: dict[str, Any], **options: Any) -> Checkpoint:
