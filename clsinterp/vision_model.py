@@ -146,9 +146,9 @@ class VisionModel(Hooked):
         """A ridge classifier on the read-out of labelled images, which `with_head` puts into a model.
 
         Args:
-            data: what `clsinterp.open_data` takes (the train split is used), a `Split`, or (images, labels).
+            data: what `clsinterp.data.sources.open_data` takes (the train split is used), a `Split`, or (images, labels).
             batch_size: images in one forward.
-            **options: of `clsinterp.open_data`, such as ``train_per_class=100``.
+            **options: of `clsinterp.data.sources.open_data`, such as ``train_per_class=100``.
 
         Raises:
             RequestError: data that cannot be had, or fewer than 2 images.
