@@ -25,8 +25,8 @@ def fit(
 
     Args:
         model: the model, whose classifier, if it has one, plays no part.
-        data: what `clsinterp.data.sources.open_data` takes (its train split is used), a `Split`, or (images, labels): images as for
-            ``model.pixels``, labels as names or numbers.
+        data: what `clsinterp.data.sources.open_data` takes (its train split is used), a `Split`, or (images, labels): images
+            as for ``model.pixels``, labels as names or numbers.
         batch_size: images in one forward.
         image_size: what the head says of the size it was fitted at.
         **options: of `clsinterp.data.sources.open_data`.
