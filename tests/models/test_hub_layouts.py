@@ -53,8 +53,8 @@ PUBLISHED = {
         "vision_model.head.probe",
     ),
     "facebook/data2vec-vision-base": (
-        "Data2VecVisionModel", PATCH16 | {"use_relative_position_bias": True, "use_mean_pooling": True, "out_indices": [1, 2]}, VIT,
-        "data2vec-vision-mean", "encoder.layer.0.lambda_1",
+        "Data2VecVisionModel", PATCH16 | {"use_relative_position_bias": True, "use_mean_pooling": True} | {"out_indices": [1, 2]},
+        VIT, "data2vec-vision-mean", "encoder.layer.0.lambda_1",
     ),
 }  # fmt: skip
 
