@@ -65,7 +65,7 @@ def load_text(
     prompts(classes, templates)  # refuses before anything is loaded
     config = overridden(read_config(where, source, revision), source, config_overrides)
     family = find_family(_two_towers(config, source), config, text=True)
-    model, _, _ = verified(where, source, config, family, revision, dtype, allow_pickle, **kwargs)
+    model, *_ = verified(where, source, config, family, revision, dtype, allow_pickle, **kwargs)
     tokenizer = _tokenizer(where, source, revision)
     return _checkpoint(
         model,
