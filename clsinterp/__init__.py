@@ -5,8 +5,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from clsinterp.data.load import load_data
+    from clsinterp.data.sample import sample_images
     from clsinterp.errors import ClsinterpError, RequestError, RunError, TooEarly
     from clsinterp.hooks.cache import ActivationCache
+    from clsinterp.probing.probes import fit_probes
     from clsinterp.runs.results import read_run
     from clsinterp.runs.run import run
     from clsinterp.sweeps.capture import capture
@@ -24,10 +27,13 @@ __all__ = [
     "VisionModel",
     "__version__",
     "capture",
+    "fit_probes",
     "fork",
     "lens",
+    "load_data",
     "read_run",
     "run",
+    "sample_images",
     "variants",
 ]
 __version__ = version("clsinterp")
@@ -42,6 +48,9 @@ _LAZY = {
     "variants": "clsinterp.sweeps.variants",
     "run": "clsinterp.runs.run",
     "read_run": "clsinterp.runs.results",
+    "load_data": "clsinterp.data.load",
+    "fit_probes": "clsinterp.probing.probes",
+    "sample_images": "clsinterp.data.sample",
     "ActivationCache": "clsinterp.hooks.cache",
     "ClsinterpError": "clsinterp.errors",
     "RequestError": "clsinterp.errors",

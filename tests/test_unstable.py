@@ -19,7 +19,8 @@ SYMBOLS = {
         "Envoy.skip", "Envoy._edits",
     ],
     "nnsight.intervention.eproperty": ["eproperty(key)", "eproperty.postprocess", "eproperty.transform", "eproperty.name"],
-    "nnsight.intervention.interleaver": ["Mediator.value(location)"],
+    "nnsight.intervention.interleaver": ["Mediator.value(location)", "Mediator.current", "Mediator.flush"],
+    "nnsight.tracing.tracer": ["_saves"],
     "nnsight.intervention.serialization": [
         "DEFAULT_PROTOCOL", "CustomCloudPickler._dynamic_function_reduce(func)", "_fill(func)", "_fill(globals)",
         "_load_function(source)", "_load_function(name)", "_load_function(defaults)", "_load_function(kwdefaults)",

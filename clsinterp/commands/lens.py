@@ -66,10 +66,9 @@ def lens(
         allow_pickle=allow_pickle,
         remote=server_of(remote, host) or False,
     )
-    which = _class_index(class_name, loaded.class_names or [])
     figures = []
     for path, picture in zip(images, pictures, strict=True):
-        figure = look(loaded, picture).figure(quantity, class_index=which, head=head)
+        figure = look(loaded, picture).figure(quantity, class_index=class_name, head=head)
         figures.append(figure.update_layout(title_text=f"{_escaped(path.name)}: {figure.layout.title.text}"))
     save_figure(figures, out)
     out_console.print(f"figure: {out}", soft_wrap=True, highlight=False)
@@ -79,17 +78,6 @@ def _escaped(name: str) -> str:
     from clsinterp.views.maps import shown
 
     return shown(name, 60)
-
-
-def _class_index(asked: str | None, names: list[str]) -> int | None:
-    if asked is None:
-        return None
-    if asked in names:
-        return names.index(asked)
-    if asked.isdigit() and int(asked) < len(names):
-        return int(asked)
-    some = ", ".join(names[:12]) + (", .." if len(names) > 12 else "")
-    raise RequestError(f"class {asked!r} was given; the model has {len(names)} classes: {some}.")
 
 
 @command

@@ -18,11 +18,18 @@ def to_rgb(image: Any) -> Image.Image:
     """`image` as 8-bit RGB, turned upright by its EXIF orientation.
 
     Palettes, alpha (dropped, as Hugging Face pipelines do), CMYK and grey are converted by Pillow; 16-bit and
-    float grey images are scaled down rather than clipped at 255.
+    float grey images are scaled down rather than clipped at 255. A numpy array of bytes, (height, width, 3) or
+    (height, width), is taken as such an image.
 
     Raises:
-        RequestError: not a PIL image.
+        RequestError: anything else.
     """
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3))):
+            raise RequestError(
+                f"an array of {image.dtype} and shape {image.shape} was given; uint8 and (height, width, 3) is expected."
+            )
+        return Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image).convert("RGB")
     if not isinstance(image, Image.Image):
         raise RequestError(f"{type(image).__name__} was given where a PIL image or a pixel tensor is expected.")
     image = ImageOps.exif_transpose(image)

@@ -1,10 +1,12 @@
 """Names of classes: what counts as the same name, what says nothing, and where a name stands among a model's."""
 
+import difflib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from clsinterp.data.imagenet import in_words, synsets
+from clsinterp.errors import RequestError
 
 
 def normalise(name: str) -> str:
@@ -82,6 +84,31 @@ def places(names: Sequence[str], model: Sequence[str]) -> list[set[int]]:
         return {ids[name]} if name in ids else _called(name, written) or _called(in_words(name), spelt)
 
     return [of(name) for name in names]
+
+
+def class_index(asked: int | str, model: Sequence[str]) -> int:
+    """The class that a number or a name means: a whole name, or any synonym of one class only.
+
+    Raises:
+        RequestError: no class, or several, with the names that are nearest.
+
+    Example:
+        >>> class_index("Ankle boot", ["sandal", "ankle boot, bootee"])
+        1
+    """
+    if isinstance(asked, str):
+        found = {model.index(asked)} if asked in model else places([asked], model)[0]
+        if len(found) == 1:
+            return found.pop()
+        if found:
+            several = ", ".join(map(str, sorted(found)))
+            raise RequestError(f"{asked!r} is the name of the classes {several}; give the number.")
+        if not asked.isdecimal():
+            near = difflib.get_close_matches(asked, model, n=3, cutoff=0.3) or list(model[:5])
+            raise RequestError(f"there is no class {asked!r} among the model's {len(model)}; near: {', '.join(near)}.")
+    if 0 <= int(asked) < len(model):
+        return int(asked)
+    raise RequestError(f"class {asked} was given; this model has classes 0 to {len(model) - 1}.")
 
 
 def _index(model: Sequence[str]) -> list[dict[str, set[int]]]:

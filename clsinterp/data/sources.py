@@ -8,13 +8,13 @@ import pyarrow.compute as pc
 
 from clsinterp.data.named import NAMED
 from clsinterp.data.names import in_order, number
+from clsinterp.data.sample import SAMPLE
 from clsinterp.data.splits import HOLD_OUT, Split, choose, divide, same_classes
 from clsinterp.data.unstable import with_features
 from clsinterp.errors import RequestError
 
 logger = logging.getLogger(__name__)
 
-SAMPLE = Path(__file__).parents[1] / "zoo" / "fashion-mnist-sample"
 LABEL_COLUMNS = ("label", "labels", "cls", "class", "fine_label", "target")
 
 
@@ -46,7 +46,38 @@ def open_data(
     Raises:
         RequestError: data, split or column not found, labels missing, a class with fewer images than asked.
     """
-    found = _load(data)
+    return open_rows(
+        _load(data),
+        data,
+        train_split,
+        test_split,
+        seed=seed,
+        train_per_class=train_per_class,
+        test_per_class=test_per_class,
+        limit=limit,
+        image_column=image_column,
+        label_column=label_column,
+    )
+
+
+def open_rows(
+    found: dict[str, Any],
+    data: str,
+    train_split: str | None,
+    test_split: str | None,
+    *,
+    seed: int,
+    train_per_class: int | None,
+    test_per_class: int | None,
+    limit: int | None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> tuple[Split, Split]:
+    """`open_data` from rows: split name -> `Dataset` or `IterableDataset`; `data` is what messages call them.
+
+    Raises:
+        RequestError: as `open_data`.
+    """
     if train_split is None and test_split is None and len(found) == 1:
         (name, rows), *_ = found.items()
         whole = _index(rows, name, data, image_column, label_column)

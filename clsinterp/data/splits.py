@@ -5,12 +5,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clsinterp.data.content import CONTENTS, SIZES, Memory, digests
 from clsinterp.data.images import decode
 from clsinterp.data.names import in_order
 from clsinterp.errors import RequestError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 HOLD_OUT = 5  # one image in five is for testing where the data has a single split
 
@@ -46,6 +49,21 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.places)
+
+    def __repr__(self) -> str:
+        some = ", ".join(self.class_names[:5]) + (", .." if len(self.class_names) > 5 else "")
+        return f"Split({len(self)} images, {len(self.class_names)} classes: {some})"
+
+    @property
+    def names(self) -> list[str]:
+        """For each image, the name of its class."""
+        return [self.class_names[label] for label in self.labels]
+
+    def table(self) -> "pa.Table":
+        """One row per image: ``source``, ``label``, ``class``; ``.to_pandas()`` makes a data frame of it."""
+        import pyarrow as pa
+
+        return pa.table({"source": self.sources, "label": self.labels, "class": self.names})
 
     def encoded(self, i: int) -> bytes:
         """The image file's bytes."""

@@ -12,12 +12,10 @@ from torch import Tensor
 from clsinterp import files
 from clsinterp.errors import RequestError
 from clsinterp.hooks.decomposition import Decomposition
-from clsinterp.hooks.points import ATTN
+from clsinterp.hooks.shorthand import Key, full_name
 
 if TYPE_CHECKING:
     from clsinterp.models.traced import Traced
-
-Key = str | tuple
 
 
 class ActivationCache(Decomposition):
@@ -44,20 +42,14 @@ class ActivationCache(Decomposition):
 
     def name(self, key: Key) -> str:
         """The full hook name that `key` stands for."""
-        if isinstance(key, str):
-            return key if key in self.activations or "hook_" in key else f"hook_{key}"
-        what, layer, *part = key
-        if layer is None:
-            return f"{part[0]}.hook_{what}" if part else f"hook_{what}"
-        layer = layer + self.model.n_layers if layer < 0 else layer
-        where = part[0] if part else self._part(what)
-        return ".".join(filter(None, (f"blocks.{layer}", where, f"hook_{what}")))
+        return key if isinstance(key, str) and key in self.activations else full_name(key, self.model.n_layers)
 
-    @staticmethod
-    def _part(what: str) -> str:
-        if f"hook_{what}" in ATTN:
-            return "attn"
-        return "mlp" if what in ("pre", "post") else ""
+    def __repr__(self) -> str:
+        sizes = [f"{name} {tuple(t.shape)}" for name, t in list(self.activations.items())[:3]]
+        megabytes = sum(t.nbytes for t in self.activations.values()) / 1e6
+        grads = f", {len(self.grads)} gradients" if self.grads else ""
+        lines = [f"ActivationCache({len(self)} activations{grads}, {megabytes:.1f} MB)", *sizes]
+        return "\n  ".join([*lines, ".."] if len(self) > len(sizes) else lines)
 
     def __getitem__(self, key: Key) -> Tensor:
         name = self.name(key)

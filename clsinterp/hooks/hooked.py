@@ -14,14 +14,16 @@ from torch import Tensor
 
 from clsinterp.errors import RequestError
 from clsinterp.hooks.cache import ActivationCache
+from clsinterp.hooks.config import Config
 from clsinterp.hooks.points import ON_REQUEST, hook_names, walk
+from clsinterp.hooks.shorthand import Key, full_name, is_shorthand
 from clsinterp.hooks.visits import HookFn, HookPoint, calling, keeping
 from clsinterp.models.outputs import hidden_of, logits_of
 from clsinterp.models.traced import Traced
 from clsinterp.models.unstable import edits_of, set_edits
 from clsinterp.remote.model import Remote
 
-NamesFilter = None | str | Sequence[str] | Callable[[str], bool]
+NamesFilter = None | Key | Sequence[Key] | Callable[[str], bool]
 
 
 class Hooked(Remote):
@@ -35,6 +37,11 @@ class Hooked(Remote):
     def hook_dict(self) -> dict[str, HookPoint]:
         """Hook name -> `HookPoint`, in forward order."""
         return {name: HookPoint(name) for name in hook_names(self)}
+
+    @property
+    def cfg(self) -> Config:
+        """The model's sizes, under TransformerLens's names: ``n_layers``, ``d_model``, ``n_heads``, ``d_head``, ``d_mlp``, .."""
+        return Config.of(self)
 
     def run_with_cache(
         self,
@@ -50,8 +57,8 @@ class Hooked(Remote):
 
         Args:
             images: PIL images, lists of them, or pixel tensors.
-            names_filter: a hook name, several, a function of the name, or None for all (without ``hook_result``, which
-                is large and has to be named).
+            names_filter: a hook name or its shorthand (``("z", 1)``), several, a function of the name, or None for all
+                (without ``hook_result``, which is large and has to be named).
             stop_at_layer: run only the blocks before this one (negative counts from the end); the residual stream that
                 would enter it is returned in place of the logits.
             device: where the cached activations go.
@@ -110,8 +117,8 @@ class Hooked(Remote):
         """Inside the context every call and trace of the model runs with these hooks; afterwards it is as before.
 
         Args:
-            fwd_hooks: (name or filter, function) pairs. The function gets (tensor, `HookPoint`); it may edit the tensor
-                in place, return a new one, or return None and leave it.
+            fwd_hooks: (name, shorthand or filter, function) pairs. The function gets (tensor, `HookPoint`); it may edit the
+                tensor in place, return a new one, or return None and leave it.
             bwd_hooks: the same for gradients: called in the backward pass with the gradient at that place.
 
         Raises:
@@ -160,7 +167,9 @@ def select(model: Traced, names_filter: NamesFilter) -> list[str]:
     if names_filter is None or callable(names_filter):
         usual = [name for name in names if not name.endswith(ON_REQUEST)]
         return usual if names_filter is None else [name for name in usual if names_filter(name)]
-    asked = [names_filter] if isinstance(names_filter, str) else list(names_filter)
+    single = isinstance(names_filter, str) or is_shorthand(names_filter)
+    given: list[Any] = [names_filter] if single else list(names_filter)
+    asked = [key if key in names else full_name(key, model.n_layers) for key in given]
     for name in asked:
         if name not in names:
             close = difflib.get_close_matches(name, names, n=3, cutoff=0.3)

@@ -28,6 +28,10 @@ def _whole(self: Tokens, value: Tensor) -> Tensor:
     return value
 
 
+def _instead(self: Tokens, value: Tensor, new: Tensor) -> Tensor:
+    return new if new.shape == value.shape else new.expand_as(value).clone()
+
+
 class Tokens(Envoy):
     """A module whose output is the token sequence: a block, or the embeddings."""
 
@@ -40,4 +44,4 @@ class Tokens(Envoy):
     distill = _token_view("distill", "DeiT's distillation token, (batch, d_model).")
     registers = _token_view("registers", "Register tokens, (batch, n_registers, d_model).")
     patches = _token_view("patches", "Patch tokens, (batch, n_patches, d_model).")
-    resid = output_view("resid", "The residual stream after this module, (batch, token, d_model).", _whole)
+    resid = output_view("resid", "The residual stream after this module, (batch, token, d_model).", _whole, _instead)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -108,10 +109,14 @@ class Traced(Wrapped):
     # -- input -----------------------------------------------------------------
 
     def pixels(self, images: Any) -> Float[Tensor, "batch channel height width"]:
-        """Pixel values for `images`: PIL images go through the checkpoint's own processor, tensors pass.
+        """Pixel values for `images`: pictures go through the checkpoint's own processor, tensors pass.
+
+        Pictures are PIL images or numpy arrays of bytes, (height, width, 3) or (height, width), one, several in a list, or a
+        batch in one array.
 
         Raises:
-            RequestError: something that is neither an image nor a pixel tensor, or no image processor.
+            RequestError: something that is neither a picture nor a pixel tensor, pixels that were not normalised, or no image
+                processor.
         """
         if isinstance(images, PackedPixels):
             return self._like(images.unpack())
@@ -121,7 +126,10 @@ class Traced(Wrapped):
                     f"pixels of shape {tuple(images.shape)} were given; (batch, channel, height, width) is expected."
                 )
             pixels = images if images.ndim == 4 else images.unsqueeze(0)
+            _refuse_bytes(pixels)
             return self._like(pixels)
+        if isinstance(images, np.ndarray):
+            images = list(images) if images.ndim == 4 else [images]
         listed = list(images) if isinstance(images, Sequence) and not isinstance(images, str) else [images]
         if listed and all(isinstance(one, Tensor) for one in listed):
             return torch.cat([self.pixels(one) for one in listed])
@@ -140,10 +148,27 @@ class Traced(Wrapped):
         if not inputs:
             return 0
         images = inputs[0]
-        if isinstance(images, Tensor):
+        if isinstance(images, (Tensor, np.ndarray)):
             return len(images) if images.ndim == 4 else 1
         return len(images) if isinstance(images, (Sequence, PackedPixels)) else 1
 
     def joined(self, inputs: list[Any]) -> Tensor:
         """The pixels of several invokes, one batch."""
         return torch.cat([self.pixels(images) for images in inputs])
+
+
+BYTES = 16  # a normalised pixel is far below, a picture in bytes somewhere above
+
+
+def _refuse_bytes(pixels: Tensor) -> None:
+    """Refuse what looks like bytes. Only the first image is looked at."""
+    said = None
+    if not pixels.is_floating_point():
+        said = f"pixels of type {pixels.dtype} were given"
+    elif len(pixels) and pixels.device.type == "cpu" and float(pixels[0].min()) >= 0 and float(pixels[0].max()) > BYTES:
+        said = f"pixels up to {float(pixels[0].max()):g} were given, which look like bytes that nobody normalised"
+    if said is not None:
+        raise RequestError(
+            f"{said}; give PIL images or uint8 arrays (height, width, 3), which the checkpoint's own processor prepares, or "
+            "pixels as it makes them."
+        )

@@ -13,10 +13,12 @@ from nnsight.intervention.envoy import Envoy
 from nnsight.intervention.eproperty import eproperty
 from nnsight.intervention.interleaver import Mediator
 from nnsight.modeling.transformers import TransformersModel
+from nnsight.tracing.tracer import _saves
 from torch import Tensor, nn
 
 __all__ = [
     "Envoy",
+    "OutputView",
     "Wrapped",
     "attention_kernel",
     "cached",
@@ -54,29 +56,45 @@ class Wrapped(TransformersModel):
         return (images,), {key: value for _, kwargs in invokes for key, value in kwargs.items()}
 
 
+class OutputView(eproperty):
+    """An `eproperty` that hands out another view where the last one is saved already: what is saved stays what it was."""
+
+    def __get__(self, obj: Any, owner: Any = None) -> Any:
+        if obj is not None:
+            mediator = Mediator.current(f"{obj.path}.{self.key}")
+            waiting = mediator.transform
+            if waiting is not None and id(waiting.view) in _saves():
+                mediator.flush()
+        return eproperty.__get__(self, obj, owner)  # methods that travel have no super()
+
+
 def output_view(
-    name: str, doc: str, read: Callable[[Any, Any], Tensor], write: Callable[[Any, Any, Tensor], Any] | None = None
+    name: str, doc: str, read: Callable[[Any, Any], Tensor], write: Callable[[Any, Any, Tensor], Any]
 ) -> Any:
-    """A class attribute of an envoy: a view of its module's output, read, assigned and edited in place inside a trace.
+    """A class attribute of an envoy: a part of its module's output, read, assigned and edited in place inside a trace.
+
+    What is read is a copy, so that later edits leave it as it was. It takes the part's place in the output where it was
+    edited in place, and where there are gradients, which then pass through it. (Edits of its ``.data`` are not seen.)
 
     Args:
         name: of the attribute.
         doc: its docstring.
-        read: (envoy, output) -> the view; it must share memory with the output for edits in place to land.
-        write: (envoy, output, new value of the view) -> the new output; None: the view is the whole output.
+        read: (envoy, output) -> the part.
+        write: (envoy, output, new value of the part) -> the new output.
     """
-    prop: Any = eproperty(key="output")(read)
-    prop.name, prop.__doc__ = name, doc  # not those of `read`, which has others
-    if write is None:
-        return prop
 
-    def keep(self: Any, edited: Tensor, raw: Any) -> Any:
-        return raw  # `edited` is a view of `raw`, so in-place edits are in it already
+    def copy(self: Any, raw: Any) -> Tensor:
+        return read(self, raw).clone()
+
+    def put_back(self: Any, part: Tensor, raw: Any) -> Any:
+        return write(self, raw, part) if part.requires_grad or part.is_inference() or edit_count(part) else raw
 
     def assign(self: Any, new: Tensor) -> Any:
         return write(self, Mediator.value(f"{self.path}.output"), new)
 
-    prop.transform(keep)
+    prop: Any = OutputView(key="output")(copy)
+    prop.name, prop.__doc__ = name, doc  # not those of `copy`
+    prop.transform(put_back)
     prop.postprocess(assign)
     return prop
 

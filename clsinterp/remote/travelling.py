@@ -42,7 +42,7 @@ TRAVELLING = (
     "clsinterp.hooks.visits",
     "clsinterp.sweeps.answers",
     "clsinterp.sweeps.batching",
-    "clsinterp.sweeps.capture",
+    "clsinterp.sweeps.captured",
     "clsinterp.sweeps.columns",
     "clsinterp.sweeps.cuts",
     "clsinterp.sweeps.fork",

@@ -27,6 +27,7 @@ from nnsight.ndif import EnvComparison, get_local_env, get_remote_env, pull_env
 from torch._guards import detect_fake_mode
 
 from clsinterp.models.traced import Traced
+from clsinterp.models.unstable import OutputView
 
 if TYPE_CHECKING:
     from nnsight.intervention.backends.remote import RemoteBackend, RemoteError
@@ -120,10 +121,11 @@ class SourcePickler(CustomCloudPickler):
 
 def _reduce_eproperty(value: eproperty) -> tuple[Callable, tuple, dict[str, Any]]:
     # The token views are class attributes of this type, which pickle cannot take apart by itself; all of it is in __dict__.
-    return property.__new__, (eproperty,), value.__dict__
+    return property.__new__, (type(value),), value.__dict__
 
 
-copyreg.pickle(eproperty, _reduce_eproperty)
+for kind in (eproperty, OutputView):
+    copyreg.pickle(kind, _reduce_eproperty)
 
 # -- nnsight's configuration -----------------------------------------------------------
 

@@ -2,70 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import nnsight
 import torch
 from torch import Tensor
 
-from clsinterp.models.layers import EMBEDDINGS, check_layers
-from clsinterp.models.tokens import Where
+from clsinterp.data.batches import batches
+from clsinterp.data.splits import Split
+from clsinterp.errors import RequestError
+from clsinterp.models.layers import check_layers
+from clsinterp.sweeps.captured import captured
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-    from clsinterp.models.traced import Traced
     from clsinterp.vision_model import VisionModel
+
+
+class Captured(NamedTuple):
+    """What `capture` took.
+
+    Attributes:
+        tokens: of each layer and image, (layer, batch, d_model); with several groups, (group, layer, batch, d_model).
+        readout: what enters the classifier.
+    """
+
+    tokens: Float[Tensor, "*group layer batch d_model"]
+    readout: Float[Tensor, "batch d_readout"]
 
 
 def capture(
     model: VisionModel,
-    pixels: Float[Tensor, "batch channel height width"],
-    layers: Sequence[int],
+    images: Any,
+    layers: Sequence[int] | None = None,
     group: str | Sequence[str] = "cls",
-) -> tuple[Float[Tensor, "*group layer batch d_model"], Float[Tensor, "batch d_readout"]]:
-    """Tokens of `group` after each of `layers` (-1: before block 0), and what enters the classifier, from one forward.
+    batch_size: int = 64,
+) -> Captured:
+    """Tokens of `group` after each of `layers` (-1: before block 0), and what enters the classifier: one forward a batch.
 
     Groups of several tokens (``patches``, ``registers``) are averaged over their tokens, so that a model without a CLS
     token can be probed too.
 
     Args:
         model: the model.
-        pixels: the batch.
-        layers: where; the result has them sorted, without repeats.
+        images: a `Split` (as `load_data` gives), PIL images, or pixels (batch, channel, height, width).
+        layers: where; the result has them sorted, without repeats. Default: after every block.
         group: a token group; or several, which then have an axis of their own in front.
+        batch_size: images per forward, for all but pixels, which go in one. On a server, as many as its `per_request`.
 
     Raises:
-        RequestError: layer out of range, or no such tokens.
+        RequestError: layer out of range, no such tokens, no images, or one that cannot be read.
+
+    Example:
+        >>> from clsinterp import VisionModel, capture, sample_images
+        >>> capture(VisionModel("zoo/vit"), sample_images(5)[0], layers=(0, 5)).tokens.shape
+        torch.Size([2, 5, 64])
     """
-    layers = check_layers(layers, model.n_layers)
+    layers = check_layers(range(model.n_layers) if layers is None else layers, model.n_layers)
     wheres = [model.layout.index(name) for name in ([group] if isinstance(group, str) else group)]
-    size = model.per_request or len(pixels)
-    parts = [_capture(model, part, layers, wheres) for part in pixels.split(size)]
+    parts = [captured(model, part, layers, wheres) for part in _batches(model, images, batch_size)]
+    if not parts:
+        raise RequestError("no images were given; at least one is expected.")
     tokens = torch.cat([found for found, _ in parts], dim=2)  # (group, layer, batch, d_model)
-    return tokens[0] if isinstance(group, str) else tokens, torch.cat([readout for _, readout in parts])
+    return Captured(tokens[0] if isinstance(group, str) else tokens, torch.cat([readout for _, readout in parts]))
 
 
-def _capture(
-    model: VisionModel, pixels: Tensor, layers: Sequence[int], wheres: Sequence[Where]
-) -> tuple[Tensor, Tensor]:
-    with torch.no_grad(), model.trace(pixels):
-        with torch.no_grad():
-            found = read_stream(model, layers, lambda h: [_mean(h, where) for where in wheres])
-            readout = model.readout.clone()
-        nnsight.save(found)
-        nnsight.save(readout)
-    # With a device_map blocks are on several devices.
-    device = next(iter(found.values()))[0].device
-    by_group = zip(*found.values(), strict=True)
-    return torch.stack([torch.stack([x.to(device) for x in by_layer]) for by_layer in by_group]), readout
-
-
-def _mean(h: Tensor, where: Where) -> Tensor:
-    return h[:, where].clone() if isinstance(where, int) else h[:, where].mean(dim=1)
-
-
-def read_stream(model: Traced, layers: Sequence[int], take: Callable[[Tensor], Any]) -> dict[int, Any]:
-    """What `take` makes of the residual stream (batch, token, d_model) after each of `layers`, sorted; inside a trace."""
-    return {x: take(model.blocks[0].input if x == EMBEDDINGS else model.blocks[x].output) for x in layers}
+def _batches(model: VisionModel, images: Any, size: int) -> Iterator[Tensor]:
+    """Pixels of `images`, a forward at a time."""
+    size = model.per_request or size
+    if isinstance(images, Tensor):
+        pixels = model.pixels(images)
+        yield from pixels.split(model.per_request or max(len(pixels), 1))
+        return
+    if isinstance(images, Split):
+        yield from (model.pixels(x) for x in batches(images, model.image_processor, size))
+        return
+    listed = images if isinstance(images, Sequence) else [images]
+    yield from (model.pixels(listed[i : i + size]) for i in range(0, len(listed), size))

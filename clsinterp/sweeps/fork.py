@@ -26,7 +26,7 @@ from clsinterp.probing.head import Head
 from clsinterp.probing.lens import lens_logits, lens_readout
 from clsinterp.probing.metrics import ranks
 from clsinterp.sweeps.batching import run_block
-from clsinterp.sweeps.capture import read_stream
+from clsinterp.sweeps.captured import read_stream
 from clsinterp.sweeps.columns import column
 from clsinterp.sweeps.readers import Readers
 

@@ -37,14 +37,51 @@ TABLE = pa.schema(
 )
 
 
-def logit_difference(right: Int[Tensor, " batch"], wrong: Int[Tensor, " batch"]) -> Metric:
-    """The metric: logit of class `right` minus logit of class `wrong`, image by image."""
+Classes = int | Sequence[int] | Int[Tensor, " batch"]
+
+
+def logit_difference(right: Classes, wrong: Classes) -> Metric:
+    """The metric: logit of class `right` minus logit of class `wrong`, image by image.
+
+    Args:
+        right, wrong: class numbers: one for all images, or one for each.
+
+    Raises:
+        RequestError: something else; called, the metric raises it for another number of images or a class the logits lack.
+
+    Example:
+        >>> logit_difference(0, [1, 2])(torch.tensor([[5.0, 1.0, 2.0], [5.0, 1.0, 2.0]]))
+        tensor([4., 3.])
+    """
+    pair = [_classes(given) for given in (right, wrong)]
 
     def metric(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, " batch"]:
-        rows = torch.arange(len(logits), device=logits.device)
-        return logits[rows, right.to(logits.device)] - logits[rows, wrong.to(logits.device)]
+        n, n_classes = logits.shape
+        rows = torch.arange(n, device=logits.device)
+        found = []
+        for classes in pair:
+            if classes.ndim and len(classes) != n:
+                raise RequestError(
+                    f"{len(classes)} classes were given for {n} images; one, or one for each, is expected."
+                )
+            if len(outside := classes[(classes < 0) | (classes >= n_classes)].flatten()):
+                raise RequestError(f"class {int(outside[0])} was given; the logits have classes 0 to {n_classes - 1}.")
+            found.append(logits[rows, classes.to(logits.device).expand(n)])
+        return found[0] - found[1]
 
     return metric
+
+
+def _classes(given: Any) -> Tensor:
+    try:
+        found = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RequestError(
+            f"{given!r} was given; class numbers are expected (model.class_names.index(NAME))."
+        ) from error
+    if found.is_floating_point() or found.dtype == torch.bool or found.ndim > 1:
+        raise RequestError(f"{given!r} was given; class numbers are expected, one or one for each image.")
+    return found.long()
 
 
 def recovered(

@@ -16,7 +16,7 @@ def lens_figure(
     views: Sequence[Reading],
     quantity: str = "probability",
     *,
-    class_index: int | None = None,
+    class_index: int | str | None = None,
     head: int | None = None,
     layer: int | None = None,
 ) -> go.Figure:

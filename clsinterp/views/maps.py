@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clsinterp.data import names
 from clsinterp.errors import RequestError
 from clsinterp.probing.metrics import identifiability, ranks
 from clsinterp.views.reading import Reading
@@ -74,7 +75,7 @@ class Panel:
 
 
 def values(
-    view: Reading, quantity: str, class_index: int | None = None, head: int | None = None
+    view: Reading, quantity: str, class_index: int | str | None = None, head: int | None = None
 ) -> Float[Tensor, "layer token"]:
     """The numbers behind a map.
 
@@ -82,7 +83,7 @@ def values(
         view: the view.
         quantity: ``probability``, ``logit``, ``rank`` (0-based) or ``identifiability`` (1 - rank / C) of a class;
             ``top1`` (the most probable class's index); ``entropy`` in bits; ``attention`` of the CLS token.
-        class_index: the class; default the output's most probable one.
+        class_index: the class, by number or name; default the output's most probable one.
         head: the attention head; default the mean of all.
 
     Raises:
@@ -111,7 +112,7 @@ def values(
     return view.attention[:, head]
 
 
-def default_class(view: Reading, class_index: int | None) -> int:
+def default_class(view: Reading, class_index: int | str | None) -> int:
     """`class_index`, or the output's most probable class.
 
     Raises:
@@ -119,13 +120,11 @@ def default_class(view: Reading, class_index: int | None) -> int:
     """
     if class_index is None:
         return int(view.output.argmax())
-    if not 0 <= class_index < len(view.class_names):
-        raise RequestError(f"class {class_index} was given; this model has classes 0 to {len(view.class_names) - 1}.")
-    return class_index
+    return names.class_index(class_index, view.class_names)
 
 
 def panels(
-    views: Sequence[Reading], quantity: str, class_index: int | None = None, head: int | None = None
+    views: Sequence[Reading], quantity: str, class_index: int | str | None = None, head: int | None = None
 ) -> list[Panel]:
     """The maps of one view, or of an intact and an intervened one with their difference.
 
@@ -142,16 +141,16 @@ def panels(
         title = title.replace("CLASS", shown(views[0].class_names[which]))
     if quantity == "attention":
         title += ", mean over heads" if head is None else f", head {head}"
-    names = (
+    titles = (
         ["intact", "intervened"] if len(views) > 1 else ["intact" if views[0].intervention is None else "intervened"]
     )
     if quantity == "top1":
-        found = _top1_panels(views, numbers, names, title)
+        found = _top1_panels(views, numbers, titles, title)
     else:
         scale = _scale(quantity, numbers, title, len(views[0].class_names))
         found = [
             Panel(name, view, _place(quantity, z), _labels(quantity, z), [], scale)
-            for name, view, z in zip(names, views, numbers, strict=True)
+            for name, view, z in zip(titles, views, numbers, strict=True)
         ]
     if len(views) > 1:
         found.append(_difference(views[1], quantity, numbers[0], numbers[1], title))

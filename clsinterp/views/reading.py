@@ -13,7 +13,7 @@ from clsinterp.probing.lens import lens_readout
 from clsinterp.views.intervention import Intervention
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reading:
     """What the classifier reads in one image.
 
@@ -40,6 +40,19 @@ class Reading:
     model: str
     family: str
     intervention: Intervention | None = None
+
+    def __repr__(self) -> str:
+        first = [
+            f"{self.class_names[c]} {100 * p:.1f}%"
+            for p, c in zip(*(x.tolist() for x in self.output.softmax(-1).topk(min(3, len(self.output)))), strict=True)
+        ]
+        lines = [
+            f"{type(self).__name__}({self.model[-60:]}: {self.n_layers} layers, {len(self.tokens)} tokens, "
+            f"{len(self.class_names)} classes)",
+            f"output: {', '.join(name[:40] for name in first)}",
+            *([self.intervention.describe()] if self.intervention else []),
+        ]
+        return "\n  ".join(lines)
 
     @property
     def read_by(self) -> dict[str, str]:

@@ -76,4 +76,7 @@ def _head(view: Reading, layer: torch.Tensor, token: torch.Tensor) -> dict[str, 
 
 
 def _named(names: Sequence[str], index: torch.Tensor) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(index.numpy(), pa.int32()), list(names))
+    """The names at `index`, each kept once: pandas takes no dictionary in which one stands twice."""
+    place = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    codes = torch.tensor([place[name] for name in names], dtype=torch.int32)[index]
+    return pa.DictionaryArray.from_arrays(pa.array(codes.numpy()), list(place))

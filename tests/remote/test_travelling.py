@@ -124,7 +124,7 @@ from clsinterp.models.traced import Traced
 from clsinterp.probing.head import Head
 from clsinterp.probing.ridge import RidgeStats, solve
 from clsinterp.remote.facts import describe
-from clsinterp.sweeps.capture import capture
+from clsinterp.sweeps.captured import captured
 from clsinterp.sweeps.fork import fork
 from clsinterp.sweeps.patched import patched
 from clsinterp.sweeps.readers import Readers
@@ -149,7 +149,7 @@ config = transformers.ViTConfig(hidden_size=16, num_hidden_layers=3, num_attenti
                                 patch_size=8, num_labels=5)
 model = There(transformers.ViTForImageClassification(config).eval())
 x, y, layers = torch.randn(8, 3, 16, 16), torch.arange(8) % 5, (-1, 0, 2)
-tokens, readout = capture(model, x, layers, ("cls", "patches"))
+tokens, readout = captured(model, x, layers, [model.layout.index(name) for name in ("cls", "patches")])
 stats = RidgeStats.zeros(3, 16, 5)
 stats.update(tokens[0], y, torch.arange(8))
 head = Head.of(model.family, model.heads)

@@ -197,6 +197,15 @@ def test_figure_and_table_say_whose_part_of_the_classifier_reads_a_token(model, 
     assert borrowed == (family in ("clip", "beit-mean"))
 
 
+def test_the_tables_become_data_frames(model):
+    view = clsinterp.lens(model("dinov2-registers"), tiny.pixels(1)[0])
+    frame, table = view.table().to_pandas(), view.table()
+    assert list(frame.columns) == table.column_names
+    for name in ("token", "group", "read_by", "class", "logit"):
+        assert frame[name].tolist() == table[name].to_pylist()
+    assert len(attention_table(view).to_pandas()) == view.attention.numel()
+
+
 def test_the_table_holds_every_number(model):
     view = lens(model("deit"), tiny.pixels(1)[0])
     rows = view.table().to_pylist()
