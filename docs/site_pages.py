@@ -1,0 +1,57 @@
+"""A hook of mkdocs: pages that lie elsewhere in the repository, and links that are right in it and on the site.
+
+The README is the start page, the experiments' README the gallery. Links are written for the repository; here those to pages of
+the site are turned to where they are on it, and those to files that are not on it (source) are left as words.
+"""
+
+import re
+from pathlib import Path, PurePosixPath
+from posixpath import normpath, relpath
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parents[1]
+# File of the repository -> page of the site; what lies in docs is a page under its own name.
+ELSEWHERE = {
+    "README.md": "index.md",
+    "experiments/README.md": "gallery.md",
+    "CONTRIBUTING.md": "contributing.md",
+    **{
+        str(card.relative_to(ROOT)): f"cards/{card.parent.name}.md"
+        for card in sorted(ROOT.glob("clsinterp/zoo/*/README.md"))
+    },
+}
+PICTURES = "experiments/figures"
+LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s]*)(?P<heading>#[^)\s]*)?\)")
+
+
+def on_files(files: Files, config: Any) -> Files:
+    for source, page in ELSEWHERE.items():
+        files.append(File.generated(config, page, content=(ROOT / source).read_text()))
+    for picture in sorted((ROOT / PICTURES).glob("*.svg")):
+        files.append(File.generated(config, f"figures/{picture.name}", abs_src_path=str(picture)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
+    place = page.file.src_uri
+    at = {page: source for source, page in ELSEWHERE.items()}.get(place, f"docs/{place}")
+
+    def turned(found: re.Match[str]) -> str:
+        target, heading = found["target"], found["heading"] or ""
+        if not target or target.startswith(("http://", "https://", "mailto:")):
+            return found[0]
+        on_site = site_path(normpath(PurePosixPath(at).parent / target))
+        if files.get_file_from_path(on_site) is None:
+            return found["text"]
+        return f"{found['picture']}[{found['text']}]({relpath(on_site, PurePosixPath(place).parent)}{heading})"
+
+    return LINK.sub(turned, markdown)
+
+
+def site_path(source: str) -> str:
+    """Where a file of the repository is on the site, if it is there."""
+    if source.startswith(f"{PICTURES}/"):
+        return f"figures/{PurePosixPath(source).name}"
+    return ELSEWHERE.get(source, source.removeprefix("docs/") if source.startswith("docs/") else "")
