@@ -1,9 +1,11 @@
 """A hook of mkdocs: pages that lie elsewhere in the repository, and links that are right in it and on the site.
 
-The README is the start page, the experiments' README the gallery. Links are written for the repository; here those to pages of
-the site are turned to where they are on it, and those to files that are not on it (source) are left as words.
+The README is the start page, the experiments' README the gallery, and the tutorials are pages beside their notebooks. Links
+are written for the repository; here those to pages of the site are turned to where they are on it, and those to files that
+are not on it (source) are left as words.
 """
 
+import json
 import re
 from pathlib import Path, PurePosixPath
 from posixpath import normpath, relpath
@@ -31,7 +33,20 @@ def on_files(files: Files, config: Any) -> Files:
         files.append(File.generated(config, page, content=(ROOT / source).read_text()))
     for picture in sorted((ROOT / PICTURES).glob("*.svg")):
         files.append(File.generated(config, f"figures/{picture.name}", abs_src_path=str(picture)))
+    for notebook in sorted((ROOT / "docs" / "tutorials").glob("*.ipynb")):
+        files.append(File.generated(config, f"tutorials/{notebook.stem}.md", content=as_page(notebook)))
     return files
+
+
+def as_page(notebook: Path) -> str:
+    """Text and code of a notebook, and a link to it; without outputs, as it has none here."""
+    cells = json.loads(notebook.read_text())["cells"]
+    parts = ["".join(c["source"]) if c["cell_type"] == "markdown" else code("".join(c["source"])) for c in cells]
+    return "\n\n".join([*parts, f"[The notebook]({notebook.name})"])
+
+
+def code(source: str) -> str:
+    return f"```python\n{source}\n```"
 
 
 def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
