@@ -33,7 +33,7 @@ test: lint
 # The site: start page, pages of docs, gallery, and the reference from docstrings; without a warning, or not at all.
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
-	@echo site/index.html
+	@echo "site/index.html; with its search: $(BIN)/python -m http.server --directory site"
 
 # Every study on the zoo, then the figures and tables of experiments/README.md.
 gallery: $(READY)

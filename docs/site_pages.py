@@ -23,6 +23,10 @@ ELSEWHERE = {
         str(card.relative_to(ROOT)): f"cards/{card.parent.name}.md"
         for card in sorted(ROOT.glob("clsinterp/zoo/*/README.md"))
     },
+    **{
+        f"experiments/tables/{table.name}": f"tables/{table.name}"
+        for table in sorted(ROOT.glob("experiments/tables/*.md"))
+    },
 }
 PICTURES = "experiments/figures"
 LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s]*)(?P<heading>#[^)\s]*)?\)")
@@ -60,7 +64,8 @@ def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
         on_site = site_path(normpath(PurePosixPath(at).parent / target))
         if files.get_file_from_path(on_site) is None:
             return found["text"]
-        return f"{found['picture']}[{found['text']}]({relpath(on_site, PurePosixPath(place).parent)}{heading})"
+        text = re.sub(r"^docs/(.+)\.md$", r"\1", found["text"])  # a path is a name in the repository, and none here
+        return f"{found['picture']}[{text}]({relpath(on_site, PurePosixPath(place).parent)}{heading})"
 
     return LINK.sub(turned, markdown)
 
