@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint gallery bench clean
+.PHONY: setup demo test lint docs gallery bench clean
 setup: $(READY)
 
 $(READY): pyproject.toml .ci/constraints.txt
@@ -30,6 +30,11 @@ test: lint
 	$(BIN)/python tests/browser.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
+# The site: start page, pages of docs, gallery, and the reference from docstrings; without a warning, or not at all.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "site/index.html; with its search: $(BIN)/python -m http.server --directory site"
+
 # Every study on the zoo, then the figures and tables of experiments/README.md.
 gallery: $(READY)
 	$(BIN)/python experiments/gallery.py
@@ -38,4 +43,4 @@ bench: $(READY)
 	$(BIN)/python experiments/bench.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build site *.egg-info

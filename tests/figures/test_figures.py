@@ -12,7 +12,7 @@ from clsinterp.figures.facts import Facts
 from clsinterp.figures.files import save_figure
 from clsinterp.runs.results import CURVES, curves_table
 
-README = Path(clsinterp.__file__).parents[1] / "README.md"
+COMMANDS = Path(clsinterp.__file__).parents[1] / "docs" / "commands.md"
 FACTS = Facts(
     model="google/vit-base-patch16-224", family="vit", seed=0, mode="permute", n_classes=10, n_labels=10, n_layers=3,
     final_norm=True, data="imagenet-1k", head="name",
@@ -97,13 +97,13 @@ def test_legends_say_what_was_replaced_by_what(curves):
     assert "floor: the best constant answer" in names
 
 
-def test_the_published_set_up_is_the_readmes(curves):
+def test_the_published_set_up_is_that_of_the_commands(curves):
     """The author's logs: 200 training images a class, the whole validation split; BEiT's curves with five digits."""
     beit = replace(FACTS, model="microsoft/beit-base-patch16-224-pt22k-ft22k")
     fig = figures.note_figure([(beit, curves)], published=True)
     assert trace(fig, "published shuffle").y[-1] == 0.00626
     commands = [
-        line for line in README.read_text().splitlines() if line.startswith("clsinterp run") and "ILSVRC" in line
+        line for line in COMMANDS.read_text().splitlines() if line.startswith("clsinterp run") and "ILSVRC" in line
     ]
     published = figures.published_curves()
     assert [line.split()[2] for line in commands] == list(published["checkpoints"].values())

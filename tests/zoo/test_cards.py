@@ -1,4 +1,4 @@
-"""The cards of the zoo and the README's numbers about it, against what was measured (``facts.json``)."""
+"""The cards of the zoo and the numbers of its page (docs/zoo.md), against what was measured (``facts.json``)."""
 
 import json
 import re
@@ -33,8 +33,8 @@ def test_a_card_says_what_its_facts_say(cards, name):
     assert facts(name)["measured"]["intact"]["intact"] == pytest.approx(facts(name)["test_accuracy"], abs=2e-4)
 
 
-def test_the_readme_gives_each_models_accuracy_and_the_layer_it_is_used_from():
-    text = " ".join((ROOT / "README.md").read_text().split())
+def test_the_page_gives_each_models_accuracy_and_the_layer_it_is_used_from():
+    text = " ".join((ROOT / "docs" / "zoo.md").read_text().split())
     for name in FIVE:
         (said,) = re.findall(rf"\| `zoo/{name}` \| [^|]*?; ([\d.]+) on the 10,000 test images", text)
         assert said == f"{facts(name)['test_accuracy']:.3f}"

@@ -1,0 +1,77 @@
+"""A hook of mkdocs: pages that lie elsewhere in the repository, and links that are right in it and on the site.
+
+The README is the start page, the experiments' README the gallery, and the tutorials are pages beside their notebooks. Links
+are written for the repository; here those to pages of the site are turned to where they are on it, and those to files that
+are not on it (source) are left as words.
+"""
+
+import json
+import re
+from pathlib import Path, PurePosixPath
+from posixpath import normpath, relpath
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parents[1]
+# File of the repository -> page of the site; what lies in docs is a page under its own name.
+ELSEWHERE = {
+    "README.md": "index.md",
+    "experiments/README.md": "gallery.md",
+    "CONTRIBUTING.md": "contributing.md",
+    **{
+        str(card.relative_to(ROOT)): f"cards/{card.parent.name}.md"
+        for card in sorted(ROOT.glob("clsinterp/zoo/*/README.md"))
+    },
+    **{
+        f"experiments/tables/{table.name}": f"tables/{table.name}"
+        for table in sorted(ROOT.glob("experiments/tables/*.md"))
+    },
+}
+PICTURES = "experiments/figures"
+LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s]*)(?P<heading>#[^)\s]*)?\)")
+
+
+def on_files(files: Files, config: Any) -> Files:
+    for source, page in ELSEWHERE.items():
+        files.append(File.generated(config, page, content=(ROOT / source).read_text()))
+    for picture in sorted((ROOT / PICTURES).glob("*.svg")):
+        files.append(File.generated(config, f"figures/{picture.name}", abs_src_path=str(picture)))
+    for notebook in sorted((ROOT / "docs" / "tutorials").glob("*.ipynb")):
+        files.append(File.generated(config, f"tutorials/{notebook.stem}.md", content=as_page(notebook)))
+    return files
+
+
+def as_page(notebook: Path) -> str:
+    """Text and code of a notebook, and a link to it; without outputs, as it has none here."""
+    cells = json.loads(notebook.read_text())["cells"]
+    parts = ["".join(c["source"]) if c["cell_type"] == "markdown" else code("".join(c["source"])) for c in cells]
+    return "\n\n".join([*parts, f"[The notebook]({notebook.name})"])
+
+
+def code(source: str) -> str:
+    return f"```python\n{source}\n```"
+
+
+def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
+    place = page.file.src_uri
+    at = {page: source for source, page in ELSEWHERE.items()}.get(place, f"docs/{place}")
+
+    def turned(found: re.Match[str]) -> str:
+        target, heading = found["target"], found["heading"] or ""
+        if not target or target.startswith(("http://", "https://", "mailto:")):
+            return found[0]
+        on_site = site_path(normpath(PurePosixPath(at).parent / target))
+        if files.get_file_from_path(on_site) is None:
+            return found["text"]
+        text = re.sub(r"^docs/(.+)\.md$", r"\1", found["text"])  # a path is a name in the repository, and none here
+        return f"{found['picture']}[{text}]({relpath(on_site, PurePosixPath(place).parent)}{heading})"
+
+    return LINK.sub(turned, markdown)
+
+
+def site_path(source: str) -> str:
+    """Where a file of the repository is on the site, if it is there."""
+    if source.startswith(f"{PICTURES}/"):
+        return f"figures/{PurePosixPath(source).name}"
+    return ELSEWHERE.get(source, source.removeprefix("docs/") if source.startswith("docs/") else "")
