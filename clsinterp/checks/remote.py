@@ -59,22 +59,19 @@ def ping(server: Server) -> None:
 def deployments(status: Any) -> list[dict[str, Any]]:
     """The entries of ``/status``, one for each replica, each with the model it is of.
 
-    NDIF 0.1 keys an entry as ``REPLICA:ModelActor:CLASS:{"repo_id": ..., "revision": ..., "task": ...}`` and names the model
-    nowhere else; later servers repeat its parts, or the whole key, in the entry. Where both speak, the entry counts.
-    Entries that name no model are left out.
+    NDIF 0.1 keys an entry as ``REPLICA:ModelActor:CLASS:{"repo_id": ..., "revision": ..., "task": ...}``. Once its cluster has
+    measured the model, the entry repeats the key and what the config calls the model; before that it has a state only. The
+    key counts, as requests are sent by it; where there is none, the entry. Entries that name no model are left out.
 
     Example:
         >>> deployments({"deployments": {'7d:ModelActor:a.B:{"repo_id": "x/y"}': {"application_state": "RUNNING"}}})
-        [{'repo_id': 'x/y', 'application_state': 'RUNNING'}]
+        [{'application_state': 'RUNNING', 'repo_id': 'x/y'}]
     """
     entries = status.get("deployments") if isinstance(status, dict) else None
     found = []
     for name, entry in (entries if isinstance(entries, dict) else {}).items():
         said = entry if isinstance(entry, dict) else {}
-        one = {
-            **_of_key(said.get("model_key") or name),
-            **{key: value for key, value in said.items() if value is not None},
-        }
+        one = {**said, **_of_key(said.get("model_key") or name)}
         if one.get("repo_id"):
             found.append(one)
     return found
