@@ -9,15 +9,17 @@ FOLDER has `train` and `val` with ten class folders each. No photo is written an
 import argparse
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv
-from evidence_page import page
+from evidence_page import head_card, page
 
 from clsinterp.cli import app
 from clsinterp.figures.files import save_figure
 from clsinterp.figures.headline import headline_figure
+from clsinterp.models.fitted_head import FittedHead
 from clsinterp.models.wheels import SOURCES
 from clsinterp.runs.compare import compare
 from clsinterp.runs.results import Run, read_run
@@ -27,9 +29,9 @@ ROOT = Path(__file__).parents[1]
 # name -> options after `clsinterp run zoo/dinov2-small --head fit`; PHOTOS stands for the folder.
 RUNS = {
     "photos-224": "--data PHOTOS --image-size 224",
-    "photos-224-cross-label": "--data PHOTOS --image-size 224 --mode cross_label",
     "photos-112": "--data PHOTOS --image-size 112",
-    "photos-112-also": "--data PHOTOS --image-size 112 --also erasure,rereading",
+    "photos-112-cross-label": "--data PHOTOS --image-size 112 --mode cross_label",
+    "photos-112-also": "--data PHOTOS --image-size 112 --test-per-class 50 --also erasure,rereading",
     "photos-112-zero": "--data PHOTOS --image-size 112 --cls-only zero",
     "photos-112-refit": "--data PHOTOS --image-size 112 --cls-only refit",
     "photos-56": "--data PHOTOS --image-size 56",
@@ -65,6 +67,11 @@ def main() -> None:
     commands = {name: shlex.join(["clsinterp", *command(name)]) for name in found}
     (ROOT / "docs" / "evidence.md").write_text(page(found, side_by_side, commands, SOURCES["dinov2-small"].what))
     first = found["photos-224"]
+    zoo = ROOT / "clsinterp" / "zoo" / "dinov2-small"
+    zoo.mkdir(exist_ok=True)
+    head = replace(FittedHead.of_run(args.runs / "photos-224"), readouts=("cls", "patch_mean"))
+    head.save(zoo / "head.safetensors")
+    (zoo / "README.md").write_text(head_card(first, commands["photos-224"], SOURCES["dinov2-small"].what))
     layers = {name: onset.layer for name, onset in first.report.onsets.items()}
     save_figure([headline_figure(first.report.facts, first.curves, layers)], ROOT / "docs" / "headline.png")
 

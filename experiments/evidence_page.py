@@ -154,9 +154,9 @@ The same model and commands on smaller pictures of the same photos, and on the g
 
 
 def _swaps(points: Mapping[str, Points]) -> str:
-    if "photos-224-cross-label" not in points:
+    if "photos-112-cross-label" not in points:
         return ""
-    a, b = points["photos-224"], points["photos-224-cross-label"]
+    a, b = points["photos-112"], points["photos-112-cross-label"]
     rows = [
         [str(x), a.short("shuffle", x), b.short("shuffle", x), a.short("donor", x), b.short("donor", x)]
         for x in a.layers
@@ -165,7 +165,8 @@ def _swaps(points: Mapping[str, Points]) -> str:
     head = ["layer", "output, permuted", "output, other label", "donor named, permuted", "donor named, other label"]
     return f"""## Which swap
 
-`permute` hands some images a token of their own label; `cross_label` never does (floors {floors[0]:.3f} and {floors[1]:.3f}).
+At 112 pixels. `permute` hands some images a token of their own label; `cross_label` never does (floors {floors[0]:.3f} and
+{floors[1]:.3f}).
 
 {grid(head, rows)}"""
 
@@ -196,8 +197,9 @@ def _also(points: Mapping[str, Points]) -> str:
     rows = [[str(x), *(p.short(c, x) for c in names)] for x in p.layers]
     return f"""## Where it comes from: knock-out and erasure
 
-At 112 pixels, intact {p.full("intact")}: accuracy of the output when the CLS token may read nothing but itself in some
-blocks, and when the label is erased linearly from it (definitions: [method.md](method.md)).
+At 112 pixels, {p.by["intact", None, "accuracy"]["n"]} test photos, intact {p.full("intact")}: accuracy of the output when
+the CLS token may read nothing but itself in some blocks, and when the label is erased linearly from it (definitions:
+[method.md](method.md)).
 
 {grid(["l", *(ALSO[c] for c in names)], rows)}"""
 
@@ -238,4 +240,28 @@ on a machine that did other work beside.
 
 {grid(["run", "command", "seconds", "on"], rows)}
 Versions: {versions}.
+"""
+
+
+def head_card(run: Run, command: str, what: str) -> str:
+    """The card of the head that ships for the backbone, from the run that fitted it."""
+    p, report = Points(run), run.report
+    return f"""---
+license: mit
+---
+# zoo/dinov2-small: a head for the backbone
+
+*Made by `experiments/evidence.py`.*
+
+`head.safetensors` is a ridge classifier for the {what}, which does not ship:
+`clsinterp zoo fetch dinov2-small` gets it. `clsinterp lens zoo/dinov2-small IMAGE` and `clsinterp explore zoo/dinov2-small` take
+this head unless `--classifier` names another.
+
+- **Classes.** {", ".join(report.manifest.class_names)}: the ten of Imagenette. Any other photo is given one of these too.
+- **Reads.** The CLS token and the patch mean after the final norm, side by side, at 224 pixels.
+- **Fitted on** {report.manifest.counts.train} train photos; accuracy {p.full("intact")} (95% interval) on
+  {report.manifest.counts.test} validation photos.
+- **Licence.** Weights: MIT, as the rest. The photos are ImageNet's, for non-commercial research, and are not part of it.
+- **To fit it again:** `{command}`, then `FittedHead.of_run(RUN).save("head.safetensors")`; for photos of your own,
+  `VisionModel("zoo/dinov2-small").fit_head(data)`.
 """

@@ -68,6 +68,7 @@ def lens(
     """
     quiet_libraries()
     from clsinterp.figures.files import save_figure
+    from clsinterp.models.shipped_head import shipped_head
     from clsinterp.views.figure import lens_figure
     from clsinterp.views.grid import grid_figure
     from clsinterp.views.intervention import Intervention
@@ -80,6 +81,8 @@ def lens(
         raise RequestError(f"--at {at} was given without --swap-with.")
     pictures = [_open(path) for path in images]
     other = None if swap_with is None else _open(swap_with)
+    if classifier is None and classes is None and not remote:
+        classifier = shipped_head(model)
     loaded = VisionModel(
         model,
         classifier=classifier,
@@ -156,10 +159,13 @@ def explore(
     from clsinterp.explore.gallery import from_data, from_folder
     from clsinterp.explore.server import build, is_loopback, listen
     from clsinterp.explore.session import Session
+    from clsinterp.models.shipped_head import shipped_head
     from clsinterp.vision_model import VisionModel
 
     with err_console.status("loading the model and the images"):
         gallery = from_folder(images) if images is not None else from_data(data or "zoo")
+        if classifier is None and classes is None:
+            classifier = shipped_head(model)
         given: dict[str, Any] = {
             "classifier": str(classifier) if classifier else None,
             "classes": parse_names(classes),
