@@ -4,8 +4,8 @@ Heavy imports stay inside functions, so that --help is immediate.
 """
 
 import errno
-import json
 import logging
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
@@ -15,20 +15,38 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from typer.core import TyperCommand
+from rich.console import Console, ConsoleDimensions
 
 from clsinterp.errors import ClsinterpError, RequestError, explained
+from clsinterp.helptext import CommandHelp, GroupHelp
 from clsinterp.signals import ending_as_interrupts, exit_status
 
 app = typer.Typer(
+    cls=GroupHelp,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out_console, err_console = Console(), Console(stderr=True)
+
+
+class _Console(Console):
+    """A console that cuts nothing where nobody's screen is the measure: in a pipe or a file, unless COLUMNS says so."""
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """Columns and rows."""
+        if self.is_terminal or "COLUMNS" in os.environ:
+            return super().size
+        return ConsoleDimensions(PIPED, 25)
+
+    @size.setter
+    def size(self, new: tuple[int, int]) -> None:
+        Console.size.fset(self, new)  # type: ignore[attr-defined]
+
+
+PIPED = 200  # columns
+out_console, err_console = _Console(), _Console(stderr=True)
 
 
 def _show_version(asked: bool) -> None:
@@ -42,9 +60,21 @@ def _root(
     asked: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Let the libraries say what they say: bars, reports, warnings.")
+    ] = False,
 ) -> None:
-    """Where vision transformers hold the label in their CLS token, and where their output depends on it."""
+    """Where vision transformers hold the label in their CLS token, and where their output depends on it.
 
+    Examples:
+        clsinterp demo
+        clsinterp run zoo/vit --data zoo --limit 200 --out runs/vit
+        clsinterp run --help
+    """
+    _said["verbose"] = verbose
+
+
+_said = {"verbose": False}  # what was asked of all commands
 
 MODEL = Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, checkpoint folder, or zoo/NAME.")]
 ALLOW_PICKLE = Annotated[
@@ -63,6 +93,23 @@ CLASSIFIER = Annotated[
     Path | None,
     typer.Option(metavar="RUN", help="Run folder whose fitted head reads.", show_default="the model's own classifier"),
 ]
+CLASSES = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES|FILE",
+        help="Class names for the text tower: a,b,c, or a file with a name a line.",
+        show_default=False,
+    ),
+]
+TEMPLATES = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--template",
+        metavar="SENTENCE",
+        help="With {} for a class name; give it again for more.",
+        show_default="six of this package's",
+    ),
+]
 CONFIG = Annotated[
     list[str] | None,
     typer.Option("--config", metavar="KEY=VALUE", help="Change a config field, such as use_mean_pooling=false."),
@@ -73,7 +120,14 @@ CONFIG = Annotated[
 ARGUMENT = re.compile(r"""(?<![\w/=&?.-])([a-z]\w*)=(?:"([^"]*)"|'([^']*)'|([\w/](?:[\w./:-]*[\w/])?))?""")
 
 
-class Command(TyperCommand):
+# What a file system says to a wrong path, a full disk or missing rights: told in a line. Anything else is a fault of ours.
+FILE_FAULTS = (
+    errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ENOENT,
+    errno.ELOOP,
+)  # fmt: skip
+
+
+class Command(CommandHelp):
     """A command whose failures become one message on stderr and an exit status.
 
     The library's advice names arguments as Python spells them; here they become this command's options.
@@ -95,7 +149,7 @@ class Command(TyperCommand):
                 raise
             fail(as_options(str(said), options), said.exit_status)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM):
+            if error.errno not in FILE_FAULTS:
                 raise
             fail(f"{error.strerror}: {error.filename or ''}", 1)
 
@@ -153,7 +207,12 @@ def fail(message: str, status: int) -> None:
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries' bars and reports out of ours; what they would say about weights, `checkpoint` checks itself."""
+    """Keep the libraries' bars and reports out of ours; what they would say about weights, `checkpoint` checks itself.
+
+    Does nothing after ``clsinterp --verbose``.
+    """
+    if _said["verbose"]:
+        return
     import datasets
     import transformers
 
@@ -177,41 +236,6 @@ def server_of(remote: bool, host: str | None, per_request: int | None = None) ->
     from clsinterp.remote.server import Server
 
     return Server(host, per_request=per_request)
-
-
-def parse_layers(text: str) -> tuple[int, ...] | None:
-    """``all`` -> None, ``0,3,11`` and ``0-3,11`` -> the layers."""
-    if text == "all":
-        return None
-    found: list[int] = []
-    for part in text.split(","):
-        span = re.fullmatch(r"\s*(-?\d{1,6})(?:-(\d{1,6}))?\s*", part)
-        if span is None or (span[2] and int(span[2]) < int(span[1])):
-            raise RequestError(f"--layers {text} was given; all, or numbers such as 0,3,11 or 0-3,11 are expected.")
-        found += range(int(span[1]), int(span[2] or span[1]) + 1)
-    return tuple(found)
-
-
-def parse_numbers(text: str | None) -> tuple[float, ...] | None:
-    """``0.1,1,10`` -> the numbers."""
-    try:
-        return None if text is None else tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise RequestError(f"--alphas {text} was given; numbers such as 0.01,1,100 are expected.") from None
-
-
-def parse_config(pairs: list[str] | None) -> dict[str, Any]:
-    """``KEY=VALUE`` options -> config fields, values as JSON where they are."""
-    config = {}
-    for pair in pairs or []:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise RequestError(f"--config {pair} was given; KEY=VALUE is expected.")
-        try:
-            config[key] = json.loads(value)
-        except ValueError:
-            config[key] = value
-    return config
 
 
 @contextmanager

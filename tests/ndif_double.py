@@ -187,18 +187,8 @@ class Handler(BaseHTTPRequestHandler):
             env["packages"] |= (double.fault("versions") or {}).get("packages", {})
             self.reply(200, env)
         elif path == "/status":
-            entries = {
-                repo: {
-                    "deployment_level": "HOT",
-                    "application_state": "RUNNING",
-                    "model_key": f"nnsight.modeling.transformers.TransformersModel:{json.dumps({'repo_id': repo})}",
-                    "repo_id": repo,
-                    "task": "image-classification" if "Classification" in name else "image-feature-extraction",
-                    "revision": None,
-                }
-                for repo, name in double.hosted().items()
-            }
-            self.reply(200, {"deployments": entries})
+            entries = dict(entry_of(*hosted, double.fault("spelled-out")) for hosted in double.hosted().items())
+            self.reply(200, {"deployments": entries, "cluster": {}})
         elif path == "/double/log":
             entries, double.log = double.log, []
             self.reply(200, entries)
@@ -262,6 +252,17 @@ class Handler(BaseHTTPRequestHandler):
         if len(head) == 2:
             send_frame(self.connection, 8, b"")
         self.close_connection = True
+
+
+def entry_of(repo: str, hf_class: str, spelled_out: dict | None) -> tuple[str, dict]:
+    """A deployment in /status: as NDIF 0.1.2 says it, the model in the entry's key only; or spelled out in the entry."""
+    task = "image-classification" if "Classification" in hf_class else "image-feature-extraction"
+    names = {"repo_id": repo, "revision": None, "task": task}
+    key = f"nnsight.modeling.transformers.TransformersModel:{json.dumps(names)}"
+    state = {"application_state": "RUNNING"}
+    if spelled_out:
+        return repo, {**state, "deployment_level": "HOT", "model_key": key, **names}
+    return f"{hashlib.blake2b(key.encode(), digest_size=3).hexdigest()}:ModelActor:{key}", state
 
 
 def send_frame(socket, kind: int, payload: bytes) -> None:

@@ -22,6 +22,8 @@ ORDER = [
     "vision_model",
     "hooks",
     "console",
+    "parse",
+    "helptext",
     "remote",
     "probing",
     "models",

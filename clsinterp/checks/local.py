@@ -1,7 +1,8 @@
 """Does this package read and write the model where it says? Checked against plain torch, checkpoint by checkpoint."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import transformers
@@ -11,8 +12,9 @@ from clsinterp.checks.plain_hooks import edited_forward
 from clsinterp.checks.plain_sweep import plain_forward, sweep
 from clsinterp.interventions import derange, generator
 from clsinterp.models.checkpoint import resolve
+from clsinterp.models.classified import Classified
 from clsinterp.models.layers import EMBEDDINGS
-from clsinterp.models.loading import loader_of
+from clsinterp.models.loading import load_checkpoint, plain_of
 from clsinterp.models.outputs import hidden_of, logits_of
 from clsinterp.models.tokens import GROUPS
 from clsinterp.probing.head import Head
@@ -51,10 +53,11 @@ def check(model: VisionModel) -> Iterator[Finding]:
     yield Finding(
         "table row fits the module tree", True, f"{family.name}, {model.n_layers} blocks, width {model.d_model}"
     )
-    own = "own classifier" if model.checkpoint.head_is_own else "no classifier of its own: a head is fitted"
+    own = "own classifier" if model.checkpoint.head_is_own else "no classifier of its own: a head can be fitted"
     yield Finding("every backbone weight was in the checkpoint", True, own)
     pixels = _pixels(model)
-    yield _logits(model, pixels)
+    of_names = family.text and family.library == "transformers" and model.checkpoint.source
+    yield _pooled(model, pixels) if of_names else _logits(model, pixels)
     for group in (g for g in GROUPS if g in model.layout.slices):
         yield _view(model, pixels, group)
     yield _invokes(model, pixels)
@@ -76,34 +79,63 @@ def _pixels(model: VisionModel) -> Tensor:
 
 def _logits(model: VisionModel, pixels: Tensor) -> Finding:
     """Logits (or, without a classifier, the last hidden state) in a trace against a module that nnsight never touched."""
-    parameter = next(model._module.parameters())
-    checkpoint = model.checkpoint
-    load_plain = loader_of(model.family.library).plain
-    if checkpoint.source and load_plain is not None:
-        plain = load_plain(checkpoint).to(parameter)
-    elif checkpoint.source:
-        hf_class = getattr(transformers, model.family.hf_class)
-        plain = hf_class.from_pretrained(
-            resolve(checkpoint.source), config=model._module.config, dtype=parameter.dtype, revision=checkpoint.revision
-        )
-        plain = plain.eval().to(parameter.device)
-        if model.heads and not checkpoint.head_is_own:  # each load draws its own random head
-            for mine, theirs in zip(model.heads, (plain.get_submodule(p) for p in model.family.heads), strict=True):
-                theirs.load_state_dict(mine.state_dict())
-    else:
-        plain = model._module
-    key, value_of = ("logits", logits_of) if model.heads else ("output", hidden_of)
+    plain = _untouched(model)
+    read: Any
+    read, what = (logits_of, "logits") if model.heads else (hidden_of, "output")
     with torch.no_grad():
-        expected = value_of(plain(pixels))
+        expected = read(plain(pixels))
         with model.trace(pixels):
             output = model.output.save()
-        found = value_of(output)
+        found = read(output)
     same = torch.equal(expected, found)
+    library = {"transformers": "Hugging Face"}.get(model.family.library, model.family.library)
     return Finding(
-        f"{key} equal {model.family.library}'s to the last bit",
+        f"{what} equal {library}'s to the last bit",
         same,
         f"largest difference {float((expected - found).abs().max()):.3g}",
     )
+
+
+def _pooled(model: VisionModel, pixels: Tensor) -> Finding:
+    """For a classifier of class names: what it reads against the pooled output of the vision tower, loaded for itself."""
+    checkpoint, parameter = model.checkpoint, next(model._module.parameters())
+    whole = getattr(transformers, model.family.hf_class).from_pretrained(
+        resolve(checkpoint.source), config=model._module.config, dtype=parameter.dtype, revision=checkpoint.revision
+    )
+    with torch.no_grad():
+        expected = whole.eval().to(parameter.device).vision_model(pixels).pooler_output
+        with model.trace(pixels):
+            found: Any = model.readout.clone()
+            found = found.save()
+    same, largest = torch.equal(expected, found), float((expected - found).abs().max())
+    return Finding(
+        "read-out equals Hugging Face's pooled output to the last bit", same, f"largest difference {largest:.3g}"
+    )
+
+
+def _untouched(model: VisionModel) -> Any:
+    """The model loaded anew, and with the same classifier; the very module, where it was given as one."""
+    module, checkpoint = model._module, model.checkpoint
+    if not checkpoint.source:
+        return module
+    inner: Any = module.backbone if isinstance(module, Classified) else module
+    parameter = next(module.parameters())
+    plain: Any
+    if (library_s := plain_of(replace(checkpoint, module=inner))) is not None:
+        plain = library_s.to(parameter)
+    elif type(inner).__name__ in (inner.config.architectures or ()):
+        plain = type(inner).from_pretrained(
+            resolve(checkpoint.source), config=inner.config, dtype=parameter.dtype, revision=checkpoint.revision
+        )
+    else:
+        plain = load_checkpoint(checkpoint.source, revision=checkpoint.revision, dtype=parameter.dtype).module
+    if isinstance(module, Classified):
+        plain = Classified(plain, module.head, module.family, module.layout)
+    plain = plain.eval().to(parameter.device)
+    if checkpoint.head == "fitted":
+        for mine, path in zip(model.heads, model.family.heads, strict=True):
+            plain.set_submodule(path, mine)
+    return plain
 
 
 def _view(model: VisionModel, pixels: Tensor, group: str) -> Finding:
@@ -166,9 +198,10 @@ def _hooks(model: VisionModel, pixels: Tensor) -> Iterator[Finding]:
     ]
     yield Finding("resid_pre + attn_out = resid_mid, resid_mid + mlp_out = resid_post", not sums, ", ".join(sums))
     wrong = [] if _close(untouched, logits) else ["hooks that do nothing"]
+    pooled = model.family.lens_norm is not None and model.family.ln_final is None
     for name in names:
-        if name == "hook_readout" and not model.family.heads:
-            continue
+        if not model.family.heads and (name == "hook_readout" or (pooled and name.startswith("ln_final"))):
+            continue  # the tokens that stand in for logits do not come from there
 
         def edit(value: Tensor, hook: object = None) -> Tensor:
             spread = float(value.std()) or 1.0  # BEiT and DINOv3 add zeros as position embeddings

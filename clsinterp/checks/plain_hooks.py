@@ -83,11 +83,11 @@ def _edit_ends(model: VisionModel, name: str | None, edit: TokenEdit, keep: Call
     if name in ("hook_full_embed", "hook_ln_pre"):
         place = embed if name == "hook_full_embed" else module.get_submodule(family.ln_pre or "")
         keep(place.register_forward_hook(lambda _m, _a, out: edit(out)))
-    norm = model.lens_norm
+    norm, scaled = model.lens_norm, plain_timm.scaled if family.library == "timm" else _scaled
     if name == "ln_final.hook_normalized" and norm is not None:
         keep(norm.register_forward_hook(lambda _m, _a, out: edit(out)))
     if name == "ln_final.hook_scale" and norm is not None:
-        keep(norm.register_forward_hook(lambda m, args, _o: plain_timm.scaled(m, args[0], edit)))
+        keep(norm.register_forward_hook(lambda m, args, _o: scaled(m, args[0], edit)))
     if name == "hook_readout" and len(model.heads) == 1:
         keep(model.heads[0].register_forward_pre_hook(lambda _m, args: (edit(args[0]),)))
     if name == "hook_readout" and len(model.heads) == 2:  # DeiT: the two read-outs side by side are one place
@@ -112,8 +112,17 @@ def _positions(model: VisionModel, embed: Any, like: Tensor) -> Tensor:
 
     DINOv2 with registers smooths where it shrinks them, the older DINOv2 does not.
     """
-    if hasattr(embed, "position_embedding"):
-        table = embed.position_embedding.weight[None]
+    if hasattr(embed, "positional_embedding"):  # open_clip
+        table = embed.positional_embedding[None]
+    elif hasattr(embed, "position_embedding"):
+        table = (
+            embed.position_embedding
+            if isinstance(embed.position_embedding, Tensor)
+            else embed.position_embedding.weight
+        )
+        table = table.view(1, *table.shape[-2:])
+    elif getattr(getattr(embed, "config", None), "is_native", False):  # AIMv2
+        return _waves(math.isqrt(like.shape[1]), like.shape[2]).to(like).repeat(len(like), 1, 1)
     elif getattr(embed, "position_embeddings", None) is None:
         return torch.zeros_like(like)
     else:
@@ -132,12 +141,25 @@ def _positions(model: VisionModel, embed: Any, like: Tensor) -> Tensor:
 
 def _n_without_position(model: VisionModel) -> int:
     registers = model.layout.slices.get("registers")
-    return registers.stop - registers.start if registers else 0
+    return registers.stop - registers.start if registers and registers.start else 0  # Pixio's stand first
+
+
+def _waves(side: int, d_model: int) -> Tensor:
+    """Sines and cosines of a patch's column, then of its row, at d_model / 4 frequencies from 1 to 1e-4."""
+    at = torch.arange(side, dtype=torch.float64)
+    n = d_model // 4
+    angles = at[:, None] / 10000 ** (torch.arange(n, dtype=torch.float64) / n)
+    columns, rows = angles.repeat(side, 1), angles.repeat_interleave(side, 0)
+    return torch.cat([columns.sin(), columns.cos(), rows.sin(), rows.cos()], dim=1)
 
 
 def _scaled(norm: Any, x: Tensor, edit: TokenEdit) -> Tensor:
+    if "rms" in type(norm).__name__.lower():
+        eps = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
+        return x / edit(torch.sqrt(x.pow(2).mean(-1, keepdim=True) + eps)) * norm.weight
     scale = torch.sqrt(x.var(-1, unbiased=False, keepdim=True) + norm.eps)
-    return (x - x.mean(-1, keepdim=True)) / edit(scale) * norm.weight + norm.bias
+    out = (x - x.mean(-1, keepdim=True)) / edit(scale) * norm.weight
+    return out if norm.bias is None else out + norm.bias
 
 
 def _block(
@@ -160,8 +182,10 @@ def _block(
     pre = at("hook_resid_pre", h)
     x = norm(getattr(block, family.ln1), pre, "ln1")
     attn, out_map = getattr(block, family.attn), getattr(getattr(block, family.attn), family.attn_out)
+    made = [getattr(attn, name)(x) for name in family.qkv]
+    made = list(made[0].chunk(3, dim=-1)) if len(made) == 1 else made
     q, k, v = (
-        at(f"attn.hook_{n}", getattr(attn, f"{n}_proj")(x).view(b, t, n_heads, -1)).transpose(1, 2) for n in "qkv"
+        at(f"attn.hook_{n}", y.reshape(b, t, n_heads, -1)).transpose(1, 2) for n, y in zip("qkv", made, strict=True)
     )
     if "position_embeddings" in entering["kwargs"]:  # DINOv3 turns the patches' queries and keys by their position
         cos, sin = entering["kwargs"]["position_embeddings"]
@@ -173,12 +197,18 @@ def _block(
     z = at("attn.hook_z", (pattern @ v).transpose(1, 2))
     by_head = [z[:, :, i] @ out_map.weight[:, i * z.shape[-1] : (i + 1) * z.shape[-1]].T for i in range(n_heads)]
     result = at("attn.hook_result", torch.stack(by_head, dim=2) * scale_of(family.scale1))
-    attn_out = at("hook_attn_out", result.sum(2) + out_map.bias * scale_of(family.scale1))
+    out_bias = 0.0 if out_map.bias is None else out_map.bias * scale_of(family.scale1)
+    attn_out = at("hook_attn_out", result.sum(2) + out_bias)
     mid = at("hook_resid_mid", pre + attn_out)
     x = norm(getattr(block, family.ln2), mid, "ln2")
-    mlp = block.mlp
-    if hasattr(mlp, "gate_proj"):
-        post = torch.nn.functional.silu(at("mlp.hook_pre", mlp.gate_proj(x))) * mlp.up_proj(x)
+    mlp = getattr(block, family.mlp)
+    if hasattr(mlp, "c_fc"):  # open_clip
+        post, last = mlp.gelu(at("mlp.hook_pre", mlp.c_fc(x))), mlp.c_proj
+    elif hasattr(mlp, "weights_in"):  # DINOv2-giant: gate and value side by side
+        gate, value = at("mlp.hook_pre", mlp.weights_in(x)).chunk(2, dim=-1)
+        post, last = torch.nn.functional.silu(gate) * value, mlp.weights_out
+    elif hasattr(mlp, "gate_proj"):
+        post = mlp.act_fn(at("mlp.hook_pre", mlp.gate_proj(x))) * mlp.up_proj(x)
         last = mlp.down_proj
     else:
         first, last = (mlp.fc1, mlp.fc2) if hasattr(mlp, "fc1") else (mlp.up_proj, mlp.down_proj)
@@ -197,7 +227,7 @@ def _rotate(y: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def _bias(model: VisionModel, block: Any, entering: dict[str, Any], n_tokens: int) -> Tensor | None:
     """BEiT's relative position bias on the scores: the block's own, plus the one that all blocks share."""
-    if not model.family.name.startswith("beit"):
+    if not hasattr(block, "relative_position_bias"):
         return None
     kwargs = entering["kwargs"]
     total = kwargs.get("attention_mask", entering["args"][0] if entering["args"] else None)

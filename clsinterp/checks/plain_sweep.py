@@ -55,17 +55,32 @@ def plain_forward(
         add(blocks[0].register_forward_pre_hook(lambda _m, args: states.__setitem__(EMBEDDINGS, args[0])))
         for i, block in enumerate(blocks):
             add(block.register_forward_hook(lambda _m, _a, output, i=i: states.__setitem__(i, output)))
-        for i, head in enumerate(model.heads):
+        # open_clip without a classifier still projects what one would read.
+        reading = model.heads or ([module.get_submodule("head")] if family.library == "open_clip" else [])
+        for i, head in enumerate(reading):
             add(head.register_forward_pre_hook(lambda _m, args, i=i: features.__setitem__(i, args[0])))
         output = module(pixels)
     if features:
         readout = torch.cat([features[i] for i in sorted(features)], dim=-1)
-    elif (tokens := hidden_of(output)).ndim == 2:  # timm without a classifier gives what one would read
-        readout = tokens
     else:
-        parts = {"cls": tokens[:, 0], "patch_mean": tokens[:, model.layout.n_prefix :].mean(1)}
-        readout = torch.cat([parts[name] for name in family.readouts], dim=-1)
+        readout = _readout(model, output)
     return states, readout, logits_of(output) if family.heads else None
+
+
+def _readout(model: VisionModel, output: Any) -> Tensor:
+    """The read-outs of a model without a classifier, side by side, from what its forward gives."""
+    family, layout = model.family, model.layout
+    if isinstance(output, Tensor) and output.ndim == 2:  # timm without a classifier gives what one would read
+        return output
+    if "map" in family.readouts or (family.lens_norm and not family.ln_final):
+        return output.pooler_output
+    tokens = hidden_of(output)
+    places = {"cls": 0, "distill": 1}
+    parts = {
+        "patch_mean": lambda: tokens[:, layout.n_prefix :].mean(1),
+        "token_mean": lambda: tokens.mean(1),
+    }
+    return torch.cat([parts[name]() if name in parts else tokens[:, places[name]] for name in family.readouts], dim=-1)
 
 
 @torch.no_grad()

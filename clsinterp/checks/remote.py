@@ -31,8 +31,8 @@ def check_remote(model: VisionModel) -> Iterator[Finding]:
     ping(server)
     yield Finding("the server answers", True, server.url)
     with at_host(server.url):
-        deployments = nnsight.status(raw=True).get("deployments", {}).values()
-    yield (hosted := _hosted(model, deployments))
+        status = nnsight.status(raw=True)
+    yield (hosted := _hosted(model, deployments(status)))
     if not hosted.holds:
         return
     yield from _versions(server)
@@ -56,22 +56,63 @@ def ping(server: Server) -> None:
         raise of_http(server, error).error from error
 
 
-def _hosted(model: VisionModel, deployments: Any) -> Finding:
+def deployments(status: Any) -> list[dict[str, Any]]:
+    """The entries of ``/status``, one for each replica, each with the model it is of.
+
+    NDIF 0.1 keys an entry as ``REPLICA:ModelActor:CLASS:{"repo_id": ..., "revision": ..., "task": ...}`` and names the model
+    nowhere else; later servers repeat its parts, or the whole key, in the entry. Where both speak, the entry counts.
+    Entries that name no model are left out.
+
+    Example:
+        >>> deployments({"deployments": {'7d:ModelActor:a.B:{"repo_id": "x/y"}': {"application_state": "RUNNING"}}})
+        [{'repo_id': 'x/y', 'application_state': 'RUNNING'}]
+    """
+    entries = status.get("deployments") if isinstance(status, dict) else None
+    found = []
+    for name, entry in (entries if isinstance(entries, dict) else {}).items():
+        said = entry if isinstance(entry, dict) else {}
+        one = {
+            **_of_key(said.get("model_key") or name),
+            **{key: value for key, value in said.items() if value is not None},
+        }
+        if one.get("repo_id"):
+            found.append(one)
+    return found
+
+
+def _of_key(key: Any) -> dict[str, Any]:
+    """What the JSON at the end of a model's key says; nothing if there is none."""
+    _, brace, rest = str(key).partition("{")
+    try:
+        parts = json.loads(brace + rest)
+    except ValueError:
+        return {}
+    return parts if isinstance(parts, dict) else {}
+
+
+def _hosted(model: VisionModel, entries: list[dict[str, Any]]) -> Finding:
     wanted = json.loads(model.to_model_key().split(":", 1)[1])
     found = [
         d
-        for d in deployments
-        if d.get("repo_id") == wanted["repo_id"]
+        for d in entries
+        if d["repo_id"] == wanted["repo_id"]
         and (d.get("revision") or "main") == (wanted["revision"] or "main")
         and d.get("task") in (None, wanted["task"])
     ]
     name = f"{wanted['repo_id']} ({wanted['task']}, revision {wanted['revision'] or 'main'})"
     if not found:
-        others = sorted({f"{d.get('repo_id')} ({d.get('task')})" for d in deployments})
+        others = sorted(
+            {f"{d['repo_id']} ({', '.join(_known(d, 'task', 'revision')) or 'task unknown'})" for d in entries}
+        )
         listed = ", ".join(others[:8]) + (f" and {len(others) - 8} more" if len(others) > 8 else "")
         return Finding(f"the server hosts {name}", False, f"it hosts: {listed or 'nothing'}")
-    states = {f"{d.get('application_state')}, {d.get('deployment_level')}" for d in found}
+    states = {", ".join(_known(d, "application_state", "deployment_level")) or "state unknown" for d in found}
     return Finding(f"the server hosts {name}", True, "; ".join(sorted(states)))
+
+
+def _known(entry: dict[str, Any], *names: str) -> list[str]:
+    """The values of `names` that `entry` has, as words."""
+    return [str(entry[name]) for name in names if entry.get(name)]
 
 
 def _versions(server: Server) -> Iterator[Finding]:

@@ -15,7 +15,12 @@ def bench(
     only: Annotated[str | None, typer.Option(help="Groups such as fork,probes.", show_default="all of them")] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the table to FILE.parquet.")] = None,
 ) -> None:
-    """Measure speed and memory here, as ratios against other ways to do the same."""
+    """Measure speed and memory here, as ratios against other ways to do the same.
+
+    Examples:
+        clsinterp bench --quick
+        clsinterp bench --only fork,probes --out bench.parquet
+    """
     quiet_libraries()
     import torch
     from rich.table import Table

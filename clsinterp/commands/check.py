@@ -11,10 +11,10 @@ from clsinterp.console import (
     command,
     fail,
     out_console,
-    parse_config,
     quiet_libraries,
     server_of,
 )
+from clsinterp.parse import parse_config
 
 
 @command
@@ -30,6 +30,10 @@ def check(
     """Check against plain torch that this package reads and writes a checkpoint where it says.
 
     With --remote: whether a server hosts it, in the same versions, and runs traces written here.
+
+    Examples:
+        clsinterp check zoo/vit
+        clsinterp check google/vit-base-patch16-224 --remote
     """
     quiet_libraries()
     server = server_of(remote, host)

@@ -34,7 +34,12 @@ def demo(
         ),
     ] = None,
 ) -> None:
-    """Run the note on a real checkpoint (if fetched) and the small ones that ship with the package."""
+    """Run the note on a real checkpoint (if fetched) and the small ones that ship with the package.
+
+    Examples:
+        clsinterp demo
+        clsinterp demo --out runs/demo
+    """
     quiet_libraries()
     from clsinterp.figures.files import save_figure
     from clsinterp.figures.note import study_figures

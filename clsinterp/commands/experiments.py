@@ -21,7 +21,11 @@ STUDIES: dict[str, str] = {
 
 @command
 def experiments() -> None:
-    """List the studies that stand as short scripts in the repository."""
+    """List the studies that stand as short scripts in the repository.
+
+    Examples:
+        clsinterp experiments
+    """
     from rich.table import Table
 
     table = Table("script", "asks", title="Experiments")

@@ -16,7 +16,12 @@ def figure(
         bool, typer.Option("--published", help="Overlay the published curves of the five checkpoints.")
     ] = False,
 ) -> None:
-    """Draw one or several runs side by side."""
+    """Draw one or several runs side by side.
+
+    Examples:
+        clsinterp figure runs/vit
+        clsinterp figure runs/vit runs/deit --published --out note.png
+    """
     from clsinterp.figures.files import save_figure
     from clsinterp.figures.note import study_figures
     from clsinterp.runs.results import read_run

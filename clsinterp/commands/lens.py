@@ -7,6 +7,7 @@ import typer
 
 from clsinterp.console import (
     ALLOW_PICKLE,
+    CLASSES,
     CLASSIFIER,
     CONFIG,
     DEVICE,
@@ -14,14 +15,15 @@ from clsinterp.console import (
     HOST,
     MODEL,
     REMOTE,
+    TEMPLATES,
     command,
     err_console,
     out_console,
-    parse_config,
     quiet_libraries,
     server_of,
 )
 from clsinterp.errors import RequestError
+from clsinterp.parse import parse_config, parse_names
 
 
 @command
@@ -36,7 +38,20 @@ def lens(
         str | None, typer.Option("--class", help="A class's name or number.", show_default="the output's first")
     ] = None,
     head: Annotated[int | None, typer.Option(help="Head of the attention.", show_default="mean of all")] = None,
+    layer: Annotated[
+        int | None, typer.Option(help="The layer shown first, or alone in a static image.", show_default="last")
+    ] = None,
+    grid: Annotated[bool, typer.Option("--grid", help="Every layer at once, as small maps.")] = False,
+    swap_with: Annotated[
+        Path | None, typer.Option(metavar="IMAGE", help="Put this image's CLS token in: before, after, difference.")
+    ] = None,
+    at: Annotated[
+        int | None,
+        typer.Option(help="Block after which it is put in, with --swap-with; -1 is before block 0.", show_default="0"),
+    ] = None,
     classifier: CLASSIFIER = None,
+    classes: CLASSES = None,
+    template: TEMPLATES = None,
     device: DEVICE = "auto",
     dtype: DTYPE = "auto",
     config: CONFIG = None,
@@ -44,34 +59,61 @@ def lens(
     remote: REMOTE = False,
     host: HOST = None,
 ) -> None:
-    """Write what the classifier reads at every patch and layer: a page with a layer slider that works offline."""
+    """Write what the classifier reads at every patch and layer: a page with a layer slider that works offline.
+
+    Examples:
+        clsinterp lens zoo/vit shoe.png
+        clsinterp lens zoo/vit shoe.png --class sandal --grid --out shoe.pdf
+        clsinterp lens zoo/vit shoe.png --swap-with bag.png --at 4 --layer 5 --out swap.png
+    """
     quiet_libraries()
-    from clsinterp.data.images import decode
     from clsinterp.figures.files import save_figure
+    from clsinterp.views.figure import lens_figure
+    from clsinterp.views.grid import grid_figure
+    from clsinterp.views.intervention import Intervention
     from clsinterp.views.lens import lens as look
     from clsinterp.vision_model import VisionModel
 
-    pictures = []
-    for path in images:
-        try:
-            pictures.append(decode(path.read_bytes(), str(path), "Give another file."))
-        except OSError as error:
-            raise RequestError(f"cannot read image {path}: {error.strerror or error}.") from error
+    if grid and layer is not None:
+        raise RequestError("--layer and --grid were both given; leave one of them out.")
+    if at is not None and swap_with is None:
+        raise RequestError(f"--at {at} was given without --swap-with.")
+    pictures = [_open(path) for path in images]
+    other = None if swap_with is None else _open(swap_with)
     loaded = VisionModel(
         model,
         classifier=classifier,
+        classes=parse_names(classes),
+        templates=template,
         config=parse_config(config),
         dtype=dtype,
         device=device,
         allow_pickle=allow_pickle,
         remote=server_of(remote, host) or False,
     )
+    edit = None if other is None else Intervention("swap", at or 0, reference=[other])
+    if edit is not None:
+        edit.check(loaded)
+    static = out.suffix.lower() != ".html"
     figures = []
     for path, picture in zip(images, pictures, strict=True):
-        figure = look(loaded, picture).figure(quantity, class_index=class_name, head=head)
+        views = [look(loaded, picture), *([look(loaded, picture, edit)] if edit else [])]
+        if grid:
+            figure = grid_figure(views, quantity, class_index=class_name, head=head)
+        else:
+            figure = lens_figure(views, quantity, class_index=class_name, head=head, layer=layer, slider=not static)
         figures.append(figure.update_layout(title_text=f"{_escaped(path.name)}: {figure.layout.title.text}"))
     save_figure(figures, out)
     out_console.print(f"figure: {out}", soft_wrap=True, highlight=False)
+
+
+def _open(path: Path) -> Any:
+    from clsinterp.data.images import decode
+
+    try:
+        return decode(path.read_bytes(), str(path), "Give another file.")
+    except OSError as error:
+        raise RequestError(f"cannot read image {path}: {error.strerror or error}.") from error
 
 
 def _escaped(name: str) -> str:
@@ -91,12 +133,19 @@ def explore(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8050,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
     classifier: CLASSIFIER = None,
+    classes: CLASSES = None,
+    template: TEMPLATES = None,
     device: DEVICE = "auto",
     dtype: DTYPE = "auto",
     config: CONFIG = None,
     allow_pickle: ALLOW_PICKLE = False,
 ) -> None:
-    """Open a page that shows, patch by patch and layer by layer, what the model's classifier reads."""
+    """Open a page that shows, patch by patch and layer by layer, what the model's classifier reads.
+
+    Examples:
+        clsinterp explore
+        clsinterp explore zoo/dinov2-small --classifier runs/dinov2 --images photos
+    """
     if images is not None and data is not None:
         raise RequestError("--images and --data were both given; choose one.")
     try:
@@ -113,6 +162,8 @@ def explore(
         gallery = from_folder(images) if images is not None else from_data(data or "zoo")
         given: dict[str, Any] = {
             "classifier": str(classifier) if classifier else None,
+            "classes": parse_names(classes),
+            "templates": template,
             "config": parse_config(config),
             "dtype": dtype,
             "device": device,

@@ -14,7 +14,11 @@ def merge(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The --out folder of the shards.")],
     quiet: Annotated[bool, typer.Option("--quiet", help="No table.")] = False,
 ) -> None:
-    """Assemble a run whose shards are all done; says what is missing otherwise."""
+    """Assemble a run whose shards are all done; says what is missing otherwise.
+
+    Examples:
+        clsinterp merge runs/vit
+    """
     from clsinterp.runs.assemble import merge as merge_parts
     from clsinterp.runs.folder import RunFolder
 

@@ -7,6 +7,7 @@ import typer
 
 from clsinterp.console import (
     ALLOW_PICKLE,
+    CLASSES,
     CONFIG,
     DEVICE,
     DTYPE,
@@ -14,16 +15,15 @@ from clsinterp.console import (
     MODEL,
     PER_REQUEST,
     REMOTE,
+    TEMPLATES,
     command,
     out_console,
-    parse_config,
-    parse_layers,
-    parse_numbers,
     progress_bars,
     quiet_libraries,
     server_of,
 )
 from clsinterp.errors import RequestError
+from clsinterp.parse import parse_config, parse_layers, parse_names, parse_numbers
 
 if TYPE_CHECKING:
     from clsinterp.runs.report import Report
@@ -74,8 +74,11 @@ def run(
         bool, typer.Option("--final-norm/--no-final-norm", help="Whether the lens applies the final norm.")
     ] = True,
     head: Annotated[
-        Literal["auto", "own", "fit"], typer.Option(help="The checkpoint's classifier, or one fitted here.")
+        Literal["auto", "own", "fit", "text"],
+        typer.Option(help="The checkpoint's classifier, one fitted here, or class names through its text tower."),
     ] = "auto",
+    classes: CLASSES = None,
+    template: TEMPLATES = None,
     label_map: Annotated[
         Path | None,
         typer.Option(help="JSON object or two-column CSV: label of the data, the model's class.", show_default=False),
@@ -144,7 +147,14 @@ def run(
     per_request: PER_REQUEST = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars and no table.")] = False,
 ) -> None:
-    """Measure, per layer, where the label can be read from CLS and where the output depends on it."""
+    """Measure, per layer, where the label can be read from CLS and where the output depends on it.
+
+    Examples:
+        clsinterp run zoo/vit --data zoo --limit 200
+        clsinterp run facebook/dinov2-base --data photos --head fit --train-per-class 50 --out runs/photos
+        clsinterp run zoo/vit --data zoo --layers 0-3 --mode derange --swaps 4 --out runs/swaps
+        clsinterp run zoo/vit --data zoo --shard 1/4 --out runs/shards
+    """
     if resume and overwrite:
         raise RequestError("--resume and --overwrite were both given; choose one.")
     from clsinterp.runs.request import Request, Resources, Scope, default_out
@@ -164,6 +174,8 @@ def run(
         layers=parse_layers(layers),
         final_norm=final_norm,
         head=head,
+        classes=parse_names(classes),
+        templates=tuple(template) if template else None,
         label_map=label_map,
         cls_only=cls_only,
         alphas=parse_numbers(alphas),

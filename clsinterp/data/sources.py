@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from clsinterp.data.hub import near, refuse_unreachable
 from clsinterp.data.named import NAMED
 from clsinterp.data.names import in_order, number
 from clsinterp.data.sample import SAMPLE
@@ -15,6 +16,16 @@ from clsinterp.errors import RequestError
 
 logger = logging.getLogger(__name__)
 
+# Split folders go by several names, of which `datasets` keeps one.
+SAME_SPLIT = {
+    name: group
+    for group in (
+        ("train", "training"),
+        ("test", "testing", "eval", "evaluation"),
+        ("validation", "valid", "val", "dev"),
+    )
+    for name in group
+}
 LABEL_COLUMNS = ("label", "labels", "cls", "class", "fine_label", "target")
 
 
@@ -116,9 +127,10 @@ def _load(data: str) -> dict[str, Any]:
                 )
             return dict(datasets.load_dataset(kind, data_files=str(path)))
         if data.startswith((".", "/", "~")) or data.count("/") > 1:
-            raise RequestError(f"there is no file or folder {data}.")
+            raise RequestError(f"there is no file or folder {data}.{near(data)}")
         if data in NAMED:
             return dict(datasets.load_dataset("parquet", data_files=NAMED[data], streaming=True))
+        refuse_unreachable(data)
         return dict(datasets.load_dataset(data, streaming=True))
     except RequestError:
         raise
@@ -126,12 +138,14 @@ def _load(data: str) -> dict[str, Any]:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RequestError(
             f"cannot read data {data}: {first} Expected: zoo, a folder of class folders, parquet or webdataset "
-            "files, or a hub id."
+            f"files, or a hub id.{near(data)}"
         ) from error
 
 
 def _pick(found: dict[str, Any], asked: str | None, usual: tuple[str, ...]) -> str:
     if asked is not None:
+        if asked not in found and len(same := [name for name in found if name in SAME_SPLIT.get(asked, ())]) == 1:
+            return same[0]  # `datasets` calls a folder val validation
         if asked not in found:
             raise RequestError(f"split {asked!r} was given; the data has: {', '.join(found)}.")
         return asked
@@ -151,8 +165,19 @@ def _index(rows: Any, split: str, data: str, image_column: str | None, label_col
     features = rows.features
     images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
     image = _column(image_column, images, features, "image")
-    label = _column(label_column, [c for c in LABEL_COLUMNS if c in features][:1], features, "label")
+    labels_at = [c for c in LABEL_COLUMNS if c in features][:1]
+    if label_column is None and list(features) == [image] and Path(data).expanduser().is_dir():
+        raise RequestError(_no_classes(Path(data).expanduser()))
+    label = _column(label_column, labels_at, features, "label")
     kind = features[label]
+    if image == label:
+        raise RequestError(
+            f"column {image!r} was given for images and for labels; the data has: {', '.join(features)}."
+        )
+    if not (isinstance(features[image], datasets.Image) or _holds_images(features[image])):
+        raise RequestError(f"image_column={image!r} was given, which holds no images but {_kind(features[image])}.")
+    if not isinstance(kind, datasets.ClassLabel | datasets.Value):
+        raise RequestError(f"label_column={label!r} was given, which holds no names or numbers but {_kind(kind)}.")
     rows = rows.cast_column(image, datasets.Image(decode=False))
     if isinstance(rows, datasets.IterableDataset):
         column = [row[label] for row in rows.select_columns([label])]
@@ -187,16 +212,48 @@ def _column(asked: str | None, candidates: list[str], features: Any, what: str) 
     return candidates[0]
 
 
+def _holds_images(kind: Any) -> bool:
+    """Whether a column that is not declared as images can be one: encoded bytes, paths, or both."""
+    if isinstance(kind, dict):
+        return {"bytes", "path"} >= set(kind) != set()
+    return getattr(kind, "dtype", None) in ("binary", "large_binary", "string", "large_string")
+
+
+def _kind(feature: Any) -> str:
+    return getattr(feature, "dtype", None) or type(feature).__name__
+
+
+def _no_classes(folder: Path) -> str:
+    """What to say of a folder in which no class could be told from another."""
+    inside = sorted(p.name for p in folder.rglob("*") if p.is_dir())
+    broken = [name for name in inside if "\n" in name or "\r" in name]
+    if broken:
+        return f"{folder} has a class folder with a line break in its name, {broken[0]!r}, which cannot be read; rename it."
+    expected = "class folders are expected, at least two: DATA/CLASS/IMAGE, or DATA/train/CLASS/IMAGE and DATA/test/CLASS/IMAGE"
+    found = (
+        f"its folders are: {', '.join(inside[:5])}"
+        if inside
+        else "its images lie flat, with no folder that says their class"
+    )
+    return f"{folder} has images but no labels: {expected}; {found}."
+
+
 def _plain_labels(column: list[Any], split: str) -> tuple[list[int], list[str]]:
-    """Labels stored as plain integers or strings; the classes are those that occur."""
-    for row, value in enumerate(column):
-        if value is None or (isinstance(value, int) and value < 0):
-            raise RequestError(
-                f"row {row} of split {split!r} has label {value}; a split without labels cannot be used, name another."
-            )
-    names = in_order({str(value) for value in column})
+    """Labels stored as plain numbers, names or truth values; the classes are those that occur."""
+    written = [_written(value, row, split) for row, value in enumerate(column)]
+    names = in_order(set(written))
     place = {name: i for i, name in enumerate(names)}
-    return [place[str(value)] for value in column], names
+    return [place[name] for name in written], names
+
+
+def _written(value: Any, row: int, split: str) -> str:
+    if value is None or value != value or (isinstance(value, int) and value < 0):
+        raise RequestError(
+            f"row {row} of split {split!r} has label {value}; a split without labels cannot be used, name another."
+        )
+    if isinstance(value, float) and not value.is_integer():
+        raise RequestError(f"row {row} of split {split!r} has label {value}; a class is a name or a whole number.")
+    return str(int(value) if isinstance(value, float) else value)
 
 
 def _sources(paths: list[str | None], split: str, data: str) -> list[str]:

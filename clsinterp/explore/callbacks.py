@@ -7,6 +7,7 @@ from typing import Any
 from dash import ClientsideFunction, Dash, Input, Output, State, set_props
 
 from clsinterp.errors import ClsinterpError
+from clsinterp.explore.asking import tab_name
 from clsinterp.explore.code import code
 from clsinterp.explore.payload import payload
 from clsinterp.explore.session import Session
@@ -40,7 +41,7 @@ def register(app: Dash, session: Session) -> None:
     def look(asked: str, tab: str | None) -> Any:
         try:
             state = View.parse(asked)
-            return {**payload(session.views(state, tab or ""), state), "asked": asked}
+            return {**payload(session.views(state, tab_name(tab)), state), "asked": asked}
         except ClsinterpError as error:
             # Nothing of the view before may stay: it would be taken for this one.
             set_props("notice", {"children": str(error), "hidden": False})
@@ -56,9 +57,9 @@ def register(app: Dash, session: Session) -> None:
     def show_code(clicks: int | None, query: str, tab: str | None) -> Any:
         try:
             state = View.parse(query)
-            views = session.views(state, tab or "")
+            views = session.views(state, tab_name(tab))
             layer = views[0].n_layers - 1 if state.layer is None else state.layer
-            return code(session, state, tab or "", layer, default_class(views[0], state.class_index))
+            return code(session, state, tab_name(tab), layer, default_class(views[0], state.class_index))
         except ClsinterpError as error:
             return f"# {error}"
 

@@ -4,7 +4,8 @@ import hashlib
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -13,12 +14,16 @@ from PIL import Image, UnidentifiedImageError
 
 from clsinterp.data.images import to_rgb
 from clsinterp.errors import RequestError
+from clsinterp.explore.budget import Budget
 
 logger = logging.getLogger(__name__)
 MAX_BYTES = 10 * 2**20  # of a request's body, and so of an upload
 MAX_PIXELS = 25_000_000  # checked in the header, before anything is decoded
 MAX_SHOWN = 60  # images of a folder or data set in the gallery
 MAX_UPLOADS = 20  # of one tab; the oldest goes
+MAX_UPLOADED = 200 * 2**20  # bytes of all tabs; the oldest of the tab that holds most goes
+PER_PIXEL = 20  # bytes while an image is decoded, turned and made RGB
+DECODING = Budget(512 * 2**20)  # of all tabs
 THUMBNAIL = 96
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 
@@ -48,32 +53,53 @@ class Picture:
         Raises:
             RequestError: too many pixels, or no readable image.
         """
-        small = open_image(data, name)
-        small.thumbnail((THUMBNAIL, THUMBNAIL))
         buffer = BytesIO()
-        small.save(buffer, "PNG")
+        with decoded(data, name) as small:
+            small.thumbnail((THUMBNAIL, THUMBNAIL))
+            small.save(buffer, "PNG")
         return cls(hashlib.blake2b(data, digest_size=8).hexdigest(), data, name, source, buffer.getvalue())
 
     def image(self) -> Image.Image:
         """The image as RGB."""
-        return open_image(self.data, self.name)
+        with decoded(self.data, self.name) as image:
+            return image
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return len(self.data) + len(self.thumbnail)
 
 
-def open_image(data: bytes, name: str) -> Image.Image:
-    """The image in `data` as RGB, if it is of a usual format and not too large.
+@contextmanager
+def decoded(data: bytes, name: str) -> Iterator[Image.Image]:
+    """The image in `data` as RGB, if it is of a usual format and not too large; what that takes is of the shared budget.
 
     Raises:
-        RequestError: otherwise.
+        RequestError: otherwise, or none of the budget came free in time.
     """
-    try:
-        with Image.open(BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise RequestError(
-                    f"{name} has {image.width} x {image.height} pixels; at most {MAX_PIXELS // 10**6} million are "
-                    "taken. Make it smaller and try again."
-                )
+    with DECODING.hold(PER_PIXEL * _pixels(data, name)):
+        with _readable(name), Image.open(BytesIO(data), formats=FORMATS) as image:
             image.load()
-            return to_rgb(image)
+            rgb = to_rgb(image)
+        yield rgb
+
+
+def _pixels(data: bytes, name: str) -> int:
+    """How many `data` says it has."""
+    with _readable(name), Image.open(BytesIO(data), formats=FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise RequestError(
+                f"{name} has {image.width} x {image.height} pixels; at most {MAX_PIXELS // 10**6} million are "
+                "taken. Make it smaller and try again."
+            )
+        return image.width * image.height
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Says what is wrong with the file called `name`."""
+    try:
+        yield
     except RequestError:
         raise
     except UnidentifiedImageError as error:
@@ -105,7 +131,18 @@ class Gallery:
             mine.move_to_end(picture.key)
             while len(mine) > MAX_UPLOADS:
                 mine.popitem(last=False)
+            self._make_room()
         return picture
+
+    def _make_room(self) -> None:
+        """Forget uploads until all together are no more than `MAX_UPLOADED`: a tab that fills the memory loses its own."""
+        sizes = {tab: sum(p.nbytes for p in held.values()) for tab, held in self._uploads.items()}
+        while sum(sizes.values()) > MAX_UPLOADED:
+            fullest = max(sizes, key=sizes.__getitem__)
+            _, gone = self._uploads[fullest].popitem(last=False)
+            sizes[fullest] -= gone.nbytes
+            if not self._uploads[fullest]:
+                del self._uploads[fullest], sizes[fullest]
 
     def uploads(self, tab: str) -> list[Picture]:
         """What `tab` has uploaded, oldest first."""

@@ -30,6 +30,8 @@ def payload(views: list[LensView], state: State) -> dict[str, Any]:
         "maps": as_json(maps_figure(found, layer, slots=len(found))),
         "trajectory": as_json(trajectory_figure(views, layer, which)),
         "cells": [[cell for panel in found for cell in _short(cells(panel, at))] for at in range(intact.n_layers)],
+        # The largest difference at each layer: where there is none, the page opens elsewhere.
+        "change": _rounded(found[-1].z.abs().amax(1)) if len(views) > 1 else None,
         "tokens": intact.tokens,
         "n_prefix": intact.n_prefix,
         "grid": intact.grid,

@@ -10,12 +10,15 @@ from urllib.parse import urlsplit
 
 import pyarrow.parquet as pq
 from dash import Dash
+from dash.exceptions import DependencyException
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from clsinterp.errors import ClsinterpError, RequestError
 from clsinterp.explore import callbacks
+from clsinterp.explore.asking import MOST, check_question, tab_name
+from clsinterp.explore.budget import Budget
 from clsinterp.explore.gallery import MAX_BYTES
 from clsinterp.explore.page import layout
 from clsinterp.explore.session import Session
@@ -37,6 +40,8 @@ POLICY = (
     "connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
+UPDATE = "/_dash-update-component"
+ARRIVING = Budget(8 * MAX_BYTES)  # bodies of uploads that are on their way or being decoded
 # Dash asks for these only when it meets the first component that needs them; named here, they load with the rest.
 EARLY = (
     "plotly/package_data/plotly.min.js", "dash/dcc/async-graph.js", "dash/dcc/async-dropdown.js", "dash/dcc/async-slider.js",
@@ -71,7 +76,7 @@ def build(session: Session, host: str = "127.0.0.1") -> Dash:
     flask: Flask = app.server
     flask.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
     policy = POLICY.format(hashes=" ".join(app.csp_hashes()))
-    _guard(flask, host, policy)
+    _guard(app, host, policy)
     _routes(flask, session)
     return app
 
@@ -94,7 +99,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _guard(flask: Flask, host: str, policy: str) -> None:
+def _guard(app: Dash, host: str, policy: str) -> None:
+    flask: Flask = app.server
     names, loopback = allowed_hosts(host), is_loopback(host)
 
     def known(netloc: str) -> bool:
@@ -117,8 +123,14 @@ def _guard(flask: Flask, host: str, policy: str) -> None:
         if not known(request.host):
             return _text("This host name is not served here.", 403)
         origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != request.host:
+        if origin is not None and _netloc(origin) != request.host:
             return _text("Requests from other sites are not served.", 403)
+        if "Transfer-Encoding" in request.headers:
+            return _text("The request does not say how long it is.", 411)
+        if request.path == UPDATE and request.method == "POST":
+            if (request.content_length or 0) > MOST:
+                return _text("The page asks for less than that.", 413)
+            check_question(request, app.callback_map)
         return None
 
     @flask.after_request
@@ -132,9 +144,21 @@ def _guard(flask: Flask, host: str, policy: str) -> None:
     def too_large(error: HTTPException) -> Any:
         return jsonify(error=f"That is more than {MAX_BYTES // 2**20} MB. Make the image smaller and try again."), 413
 
+    @flask.errorhandler(DependencyException)
+    def no_script(error: DependencyException) -> Any:
+        return _text("There is no such script.", 404)
+
     @flask.errorhandler(ClsinterpError)
     def cannot(error: ClsinterpError) -> Any:
         return jsonify(error=str(error)), 400
+
+
+def _netloc(origin: str) -> str | None:
+    """Host and port of `origin`; None where it is no address at all."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def _text(message: str, status: int) -> Response:
@@ -146,7 +170,8 @@ def _routes(flask: Flask, session: Session) -> None:
     def upload() -> Any:
         tab, name = _tab(), request.args.get("name", "")[:120] or "upload"
         session.tabs.alive(tab)
-        picture = session.gallery.add(tab, request.get_data(), name)
+        with ARRIVING.hold(request.content_length or 0):
+            picture = session.gallery.add(tab, request.get_data(), name)
         return jsonify(key=picture.key, name=picture.name)
 
     @flask.get("/uploads")
@@ -160,7 +185,10 @@ def _routes(flask: Flask, session: Session) -> None:
 
     @flask.post("/tab/<what>")
     def tab(what: str) -> Any:
-        (session.tabs.leaving if what == "leaving" else session.tabs.alive)(_tab())
+        says = {"alive": session.tabs.alive, "leaving": session.tabs.leaving}
+        if what not in says:
+            raise RequestError(f"{what[:40]!r} is nothing a tab says; {' and '.join(says)} are.")
+        says[what](_tab())
         return "", 204
 
     @flask.get("/download/<what>")
@@ -169,7 +197,7 @@ def _routes(flask: Flask, session: Session) -> None:
         views = session.views(state, tab)
         name = f"lens-{state.quantity}"
         if what == "html":
-            options = {"class_index": state.class_index, "head": state.head, "layer": state.layer}
+            options: dict[str, Any] = {"class_index": state.class_index, "head": state.head, "layer": state.layer}
             figure = lens_figure(views, state.quantity, **options)
             return _file(to_html([figure]).encode(), f"{name}.html", "text/html")
         if what == "parquet":
@@ -183,10 +211,7 @@ def _routes(flask: Flask, session: Session) -> None:
 
 
 def _tab() -> str:
-    tab = request.args.get("tab", "")
-    if not (1 <= len(tab) <= 64 and tab.isalnum()):
-        raise RequestError("the request names no tab; open the page anew.")
-    return tab
+    return tab_name(request.args.get("tab"))
 
 
 def _file(data: bytes, name: str, kind: str) -> Response:

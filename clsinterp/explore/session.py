@@ -1,6 +1,6 @@
 """What a running page holds: the model behind its lock, the gallery, the cache; from a state to its views."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,8 +77,9 @@ class Session:
         """The intact view of the state's image and, if anything is done to the forward, the intervened one.
 
         Raises:
-            RequestError: images that are not here, or what the family does not have.
+            RequestError: images, layers, heads or classes that are not here, or what the family does not have.
         """
+        self._check(state)
         self.tabs.alive(tab)
         picture = self.gallery.find(tab, state.image)
         found = [self._view((picture.key,), tab, lambda: lens(self.model, picture.image()))]
@@ -97,6 +98,17 @@ class Session:
             found.append(self._view(key, tab, make))
         return found
 
+    def _check(self, state: State) -> None:
+        model = self.model
+        for name, number, first, end in (
+            ("layer", state.layer, 0, model.n_layers),
+            ("at", state.at, EMBEDDINGS, model.n_layers),
+            ("class", state.class_index, 0, model.n_classes or 0),
+            ("head", state.head, 0, model.n_heads),
+        ):
+            if number is not None and not first <= number < end:
+                raise RequestError(f"{name}={number} was given; this model has {first} to {end - 1}.")
+
     def donor(self, state: State, tab: str) -> Picture | None:
         """The picture whose CLS token is swapped in, or None."""
         if state.replace != "swap":
@@ -113,10 +125,14 @@ class Session:
         with self.views_cache.lock:
             if self._reference is None:
                 layers = range(EMBEDDINGS, self.model.n_layers)
-                images = [p.image() for p in self.gallery.pictures[: self.n_reference]]
+                pictures = self.gallery.pictures[: self.n_reference]
                 parts = [
-                    capture(self.model, self.model.pixels(images[i : i + AT_ONCE]), layers)[0].cpu()
-                    for i in range(0, len(images), AT_ONCE)
+                    capture(self.model, self._pixels(pictures[i : i + AT_ONCE]), layers)[0].cpu()
+                    for i in range(0, len(pictures), AT_ONCE)
                 ]
                 self._reference = _Tokens(torch.cat(parts, dim=1).clone())
             return self._reference.by_layer[layer + 1]
+
+    def _pixels(self, pictures: Sequence[Picture]) -> Tensor:
+        """What the model takes of `pictures`, one decoded at a time."""
+        return torch.cat([self.model.pixels(p.image()) for p in pictures])

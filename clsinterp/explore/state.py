@@ -49,6 +49,8 @@ class State:
             >>> State.parse("image=a1&layer=3&replace=swap&at=5&donor=b2").at
             5
         """
+        if not isinstance(query, str):
+            raise RequestError("the request names no address; open the page anew.")
         query = query.removeprefix("?")
         if len(query) > MOST:
             raise RequestError(f"an address of {len(query)} characters was given; at most {MOST} are read.")

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 GRACE = 8.0  # seconds in which a tab that left may come back
+MAX_TABS = 200  # the one that is silent longest goes
 SILENCE = 300.0  # seconds without a word; browsers let hidden tabs speak once a minute
 
 
@@ -28,6 +29,11 @@ class Tabs:
         """`tab` spoke."""
         with self._lock:
             self._until[tab] = self._clock() + SILENCE
+            gone = sorted(self._until, key=self._until.__getitem__)[: max(0, len(self._until) - MAX_TABS)]
+            for other in gone:
+                del self._until[other]
+        for other in gone:
+            self._free(other)
         self.sweep()
 
     def leaving(self, tab: str) -> None:

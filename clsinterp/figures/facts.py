@@ -25,7 +25,7 @@ class Facts:
             ``availability``, the share of the most frequent label; None before anything was measured.
         final_norm: whether the lens applies the final norm; None where the family has none.
         data: as it was named.
-        head: how labels became classes: ``name``, ``count`` or ``fit``.
+        head: how labels became classes: ``name``, ``count``, ``map``, ``fit`` or ``text``.
     """
 
     model: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,9 +57,11 @@ class Config:
     def of(cls, model: Traced) -> Config:
         """That of `model`."""
         block: Any = model.blocks[0]._module
-        side, patch = (_side(getattr(model.vision_config, name)) for name in ("image_size", "patch_size"))
-        weight = getattr(block.mlp, mlp_maps(block.mlp)[1]).weight
-        act = getattr(model.vision_config, "hidden_act", "")
+        sizes = model.sizes
+        mlp: Any = model.blocks[0].mlp._module
+        weight = getattr(mlp, mlp_maps(model, 0)[1]).weight
+        acts = (getattr(mlp, name, None) for name in ("act", "act_fn", "activation_fn", "activation"))
+        act: Any = next((found for found in acts if found is not None), "")
         return cls(
             model_name=str(model.checkpoint.source or ""),
             family=model.family.name,
@@ -67,17 +70,14 @@ class Config:
             d_model=model.d_model,
             d_head=model.d_model // model.n_heads,
             d_mlp=weight.shape[1],
-            n_ctx=model.layout.n_prefix + (side // patch) ** 2,
+            n_ctx=model.layout.n_prefix
+            + math.prod(side // patch for side, patch in zip(sizes.image, sizes.patch, strict=True)),
             n_prefix=model.layout.n_prefix,
-            image_size=side,
-            patch_size=patch,
+            image_size=sizes.image[0],
+            patch_size=sizes.patch[0],
             n_classes=model.heads[0].out_features if model.checkpoint.head_is_own and model.heads else None,
             act_fn=act if isinstance(act, str) else type(act).__name__,
             eps=getattr(getattr(block, model.family.ln1), "eps", None),
             dtype=weight.dtype,
             device=weight.device,
         )
-
-
-def _side(value: Any) -> int:
-    return value if isinstance(value, int) else value[0]

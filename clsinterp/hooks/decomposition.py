@@ -12,6 +12,7 @@ from clsinterp.errors import RequestError
 from clsinterp.models.block_maps import attn_bias, head_results, layer_scale, mlp_maps
 from clsinterp.models.norms import centred
 from clsinterp.models.readouts import pool
+from clsinterp.models.text_head import TextHead, embedding_length
 
 if TYPE_CHECKING:
     from clsinterp.models.traced import Traced
@@ -166,7 +167,7 @@ class Decomposition(Mapping[Any, Tensor]):
         total: Any = 0
         for readout, direction in zip(self.model.family.readouts, directions, strict=True):
             total = total + (pool(normed, self.model.layout, readout) * direction).sum(-1)
-        return total
+        return total / self._embedding_length()
 
     def logit_constant(self, labels: int | Int[Tensor, " batch"]) -> Tensor:
         """The part of the logit of `labels` that no component makes: the classifier's bias and the final norm's."""
@@ -176,7 +177,12 @@ class Decomposition(Mapping[Any, Tensor]):
         if of_norm is None:
             return bias
         parts = self.class_directions(index).split(self.model.d_model, dim=-1)
-        return bias + torch.stack([(part * of_norm).sum(-1) for part in parts]).sum(0)
+        return bias + torch.stack([(part * of_norm).sum(-1) for part in parts]).sum(0) / self._embedding_length()
+
+    def _embedding_length(self) -> Any:
+        """What a head of class names divides by, frozen as norms are; 1 for every other head."""
+        head = self.model.heads[0]
+        return embedding_length(self["hook_readout"], head.projection)[..., 0] if isinstance(head, TextHead) else 1.0
 
     def _upto(self, layer: int | None) -> int:
         n = self.model.n_layers

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 # First and last linear map of an MLP: what names them in most families, gated ones first.
-MLP_MAPS = (("gate_proj", "down_proj"), ("fc1", "fc2"), ("up_proj", "down_proj"))
+MLP_MAPS = (("gate_proj", "down_proj"), ("fc1", "fc2"), ("up_proj", "down_proj"), ("weights_in", "weights_out"))
 QKV = "qkv"  # the letters that queries, keys and values go by
 
 

@@ -31,6 +31,7 @@ class Checkpoint:
         class_names: names of the classifier's classes, in order; None where there is no classifier or no names.
         source: what was asked for.
         revision: the commit on the hub, or None for local weights.
+        head_from: where a classifier that did not come with the weights is from: ``fitted`` or ``text``.
     """
 
     module: nn.Module
@@ -41,6 +42,12 @@ class Checkpoint:
     class_names: list[str] | None
     source: str
     revision: str | None
+    head_from: str | None = None
+
+    @property
+    def head(self) -> str:
+        """Where the classifier is from: ``own``, ``fitted``, ``text``, or ``none``."""
+        return self.head_from or ("own" if self.head_is_own else "none")
 
     def fingerprint(self) -> str:
         """A hash of every weight, by name."""
@@ -76,7 +83,7 @@ def resolve(source: str) -> str:
         return str(ZOO / name)
     path = Path(source).expanduser()
     if path.is_dir():
-        if not (path / "config.json").is_file():
+        if not any((path / name).is_file() for name in ("config.json", "open_clip_config.json")):
             raise RequestError(
                 f"{source} is a folder without config.json; a checkpoint folder as written by save_pretrained is expected."
             )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from clsinterp.models.positions import embedded
 from clsinterp.models.scores import dot_product
+
+# The fields of a `Family` that are paths from the model's root.
+PATHS = ("blocks", "embed", "patch_embed", "ln_final", "lens_norm", "ln_pre", "pooling")
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,12 @@ class Family:
         scale1, scale2: LayerScale vectors inside a block, after attention and after the MLP.
         pooling: path of a module whose output is the read-out ``map`` (attention pooling), (batch, d_model).
         may_miss: patterns of weights a checkpoint may lack, besides its heads.
+        root: path, inside `hf_class`, of the backbone: what is left of it without a classifier; empty where it is all of it.
+        backbone: the backbone's class.
+        made_from: the class whose checkpoints are loaded, where `hf_class` is another that computes the same and fits the
+            table; `weight_names` are then (pattern, replacement) for the names of its weights.
         when: config fields that must have these values for the row to apply.
+        text: the classifier is made of class names by the checkpoint's text tower; the row is chosen where classes are named.
         any_size: positions are interpolated (or rotary), so images of any size fit.
     """
 
@@ -97,13 +105,33 @@ class Family:
     scale2: str | None = None
     pooling: str | None = None
     may_miss: tuple[str, ...] = ()
+    root: str = ""
+    backbone: str = ""
+    made_from: str = ""
+    weight_names: tuple[tuple[str, str], ...] = ()
     when: Mapping[str, Any] | None = None
+    text: bool = False
     any_size: bool = False
 
     @property
     def averages_heads(self) -> bool:
         """Whether each read-out has a head of its own and the logits are averaged."""
         return len(self.heads) > 1
+
+    @property
+    def bare(self) -> Family:
+        """The same row for the backbone alone, which has no classifier."""
+        return replace(self, hf_class=self.backbone or self.hf_class, root="", heads=(), **self._moved(self.root, ""))
+
+    def inside(self, path: str, heads: tuple[str, ...]) -> Family:
+        """The same row for a model that has this one at `path`, and classifiers at `heads`."""
+        return replace(self, heads=heads, **self._moved("", path))
+
+    def _moved(self, old: str, new: str) -> dict[str, Any]:
+        """The row's paths, from the model's root, with the prefix `old` made `new`."""
+        paths = {name: getattr(self, name) for name in PATHS}
+        before = f"{old}." if old else ""
+        return {name: ".".join(filter(None, (new, path.removeprefix(before)))) for name, path in paths.items() if path}
 
     @property
     def has_cls(self) -> bool:

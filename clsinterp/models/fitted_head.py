@@ -1,54 +1,98 @@
-"""A classifier that a run fitted, put where the checkpoint has none or another."""
+"""A classifier that was fitted here, put where the checkpoint has none or another; saved, and loaded again."""
+
+from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clsinterp import files
 from clsinterp.errors import RequestError
 from clsinterp.models.checkpoint import Checkpoint
+from clsinterp.models.classified import classified, linear
+from clsinterp.models.tokens import TokenLayout
+from clsinterp.shapes import misfit
 
 FACTS = {"model": str, "head": str, "class_names": list[str], "identity": {"image_size": int | None}}  # of run.json
+SAID = {"class_names": list[str], "readouts": list[str], "source": str, "image_size": int | None}  # of a saved head
 
 
 @dataclasses.dataclass(frozen=True)
 class FittedHead:
-    """The ridge head of a finished run.
+    """A ridge classifier on the read-outs of a checkpoint.
 
     Attributes:
-        run: the run folder.
         weights, biases: one map on all read-outs side by side, or one per read-out (DeiT).
         class_names: of the data it was fitted on.
+        readouts: what it reads, in order.
+        source: the checkpoint it was fitted on, as it was asked for.
         image_size: the side in pixels it was fitted at; None is the checkpoint's own.
     """
 
-    run: Path
     weights: tuple[Tensor, ...]
     biases: tuple[Tensor, ...]
     class_names: list[str]
+    readouts: tuple[str, ...]
+    source: str
     image_size: int | None
 
-    @classmethod
-    def read(cls, run: str | Path, source: str) -> "FittedHead":
-        """The head of `run`, which must be of the checkpoint `source`.
+    def save(self, path: str | Path) -> None:
+        """Write weights as safetensors; everything else is in the file's metadata.
+
+        Args:
+            path: such as ``head.safetensors``.
 
         Raises:
-            RequestError: no finished run, one of another checkpoint, or one that used the checkpoint's own classifier.
+            RunError: the place cannot be written.
+        """
+        maps = {"weight": self.weights, "bias": self.biases}
+        tensors = {f"{kind}.{i}": t.contiguous() for kind, parts in maps.items() for i, t in enumerate(parts)}
+        said = {key: json.dumps(getattr(self, key)) for key in SAID}
+        files.write(Path(path), lambda to: files.save_tensors(tensors, to, said))
+
+    @classmethod
+    def load(cls, path: str | Path) -> FittedHead:
+        """Read what `save` wrote.
+
+        Raises:
+            RequestError: no such file, a damaged one, or another kind of file.
+        """
+        path = Path(path)
+        try:
+            with files.reading(path, "Save the head again; FittedHead.save wrote such files."):
+                tensors, metadata = files.read_tensors(path)
+                said = {key: json.loads(metadata[key]) for key in SAID}
+                if wrong := misfit(said, SAID, "it"):
+                    raise ValueError(wrong)
+                n = len(tensors) // 2
+                weights, biases = (tuple(tensors[f"{kind}.{i}"] for i in range(n)) for kind in ("weight", "bias"))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise RequestError(f"{path} is not there; a file that FittedHead.save wrote is expected.") from error
+        return cls(weights, biases, **(said | {"readouts": tuple(said["readouts"])}))
+
+    @classmethod
+    def of_run(cls, run: str | Path) -> FittedHead:
+        """The head of a finished run.
+
+        Raises:
+            RequestError: no finished run, or one that used the checkpoint's own classifier.
         """
         run = Path(run)
-        try:  # only this file of the folder matters here
+        again = "clsinterp run with the same arguments and --resume makes it again."
+        try:  # only these files of the folder matter here
             with files.reading(run / "run.json", f"So {run} is not a finished run folder; give another."):
                 facts = files.read_json(run / "run.json", FACTS)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise RequestError(f"{run} is not a finished run folder (run.json is expected).") from error
-        if facts["model"] != source:
-            raise RequestError(f"{run} is a run of {facts['model']}; a run of {source} is expected.")
+            raise RequestError(
+                f"{run} is not a finished run folder (run.json is expected), nor a head that was saved."
+            ) from error
         if facts["head"] != "fit":
-            raise RequestError(f"{run} used the classifier of {source} itself; load the model without a fitted one.")
+            raise RequestError(
+                f"{run} used the classifier of {facts['model']} itself; load the model without a fitted one."
+            )
         path, wanted = run / "probes.safetensors", facts.get("files", {}).get("probes.safetensors")
-        again = "clsinterp run with the same arguments and --resume makes it again."
         try:
             with files.reading(path, again):
                 if wanted not in (None, files.file_hash(path)):
@@ -59,26 +103,50 @@ class FittedHead:
                     raise ValueError("it has not as many classes as run.json names")
         except FileNotFoundError as error:
             raise RequestError(f"{path} is missing; {again}") from error
-        return cls(run, weights, biases, facts["class_names"], facts["identity"]["image_size"])
+        size = facts["identity"]["image_size"]
+        return cls(weights, biases, facts["class_names"], tuple(facts.get("readouts", ())), facts["model"], size)
 
-    def put_into(self, checkpoint: Checkpoint) -> Checkpoint:
-        """`checkpoint` with this classifier as its own.
+    @classmethod
+    def read(cls, given: str | Path, source: str) -> FittedHead:
+        """The head of a run folder, or of a file that `save` wrote, for the checkpoint `source`.
 
         Raises:
-            RequestError: the family has no place for one.
+            RequestError: as `of_run` and `load`, or a head of another checkpoint.
+        """
+        head = cls.load(given) if Path(given).is_file() else cls.of_run(given)
+        if head.source != source:
+            kind = "head" if Path(given).is_file() else "run"
+            raise RequestError(f"{given} is a {kind} of {head.source}; a {kind} of {source} is expected.")
+        return head
+
+    def put_into(self, checkpoint: Checkpoint) -> Checkpoint:
+        """`checkpoint` with this classifier as its own; the module is changed where it has a classifier already.
+
+        Raises:
+            RequestError: the read-outs are others than those of the checkpoint.
         """
         family, module = checkpoint.family, checkpoint.module
-        if not family.heads:
+        wanted = len(family.readouts) * checkpoint.sizes.d_model
+        if (read := sum(w.shape[1] for w in self.weights)) != wanted or self.readouts not in ((), family.readouts):
             raise RequestError(
-                f"a {family.name} checkpoint is loaded as {family.hf_class}, which has no place for the head of {self.run}."
+                f"the head reads {read} features ({', '.join(self.readouts)}); {wanted} ({', '.join(family.readouts)}) are "
+                f"expected of this {family.name} model. Fit one with model.fit_head(data)."
             )
-        like = next(module.parameters())
-        for path, weight, bias in zip(family.heads, self.weights, self.biases, strict=True):
-            linear = nn.Linear(weight.shape[1], weight.shape[0], device=like.device, dtype=like.dtype)
-            with torch.no_grad():
-                linear.weight.copy_(weight)
-                linear.bias.copy_(bias)
-            module.set_submodule(path, linear)
+        layout = TokenLayout.of(family.name, checkpoint.sizes.prefix)
+        if family.heads:
+            for path, weight, bias in zip(family.heads, self.weights, self.biases, strict=True):
+                module.set_submodule(path, linear(weight, bias, next(module.parameters())))
+        elif len(self.weights) == 1:
+            module, family = classified(module, self.weights[0], self.biases[0], family, layout)
+        else:
+            raise RequestError(
+                f"the head has a map for each read-out, but this {family.name} model has no classifiers."
+            )
         return dataclasses.replace(
-            checkpoint, module=module.eval(), head_is_own=True, class_names=list(self.class_names)
+            checkpoint,
+            module=module.eval(),
+            family=family,
+            head_is_own=True,
+            head_from="fitted",
+            class_names=list(self.class_names),
         )

@@ -16,6 +16,7 @@ from clsinterp.errors import RequestError
 from clsinterp.models.checkpoint import Checkpoint
 from clsinterp.models.families import find_family
 from clsinterp.models.family import Family, Sizes
+from clsinterp.models.hf_classes import fitting, from_pretrained, renamed
 from clsinterp.models.unstable import commit_of
 
 logger = logging.getLogger(__name__)
@@ -59,21 +60,63 @@ def load(
             allow_pickle=allow_pickle,
             **kwargs,
         )
-    for key, value in (config_overrides or {}).items():
-        if not hasattr(config, key):
-            raise RequestError(f"the config of {source} has no field {key!r} to override.")
-        setattr(config, key, value)
+    config = overridden(config, source, config_overrides)
     family = find_family(config.architectures, config)
-    hf_class = getattr(transformers, family.hf_class)
+    module, heads, allowed, norms = verified(where, source, config, family, revision, dtype, allow_pickle, **kwargs)
+    if allowed:
+        logger.info("%s: initialised as the family allows: %s", source, ", ".join(sorted(allowed)))
+    module, family = fitting(module, family, has_head=not heads, has_norm=not norms)
+    return Checkpoint(
+        module.eval(),
+        family,
+        sizes_of(family, config),
+        load_processor(where, revision),
+        head_is_own=bool(family.heads),
+        class_names=names_of(config) if family.heads else None,
+        source=source,
+        revision=commit_of(config, where, revision),
+    )
+
+
+def verified(
+    where: str,
+    source: str,
+    config: Any,
+    family: Family,
+    revision: str | None,
+    dtype: torch.dtype,
+    allow_pickle: bool,
+    **kwargs: Any,
+) -> tuple[nn.Module, set[str], set[str], set[str]]:
+    """The model that `family` names, with every weight of its backbone from the checkpoint.
+
+    Args:
+        where, source, revision, dtype, allow_pickle, **kwargs: as for `load`.
+        config: the checkpoint's.
+        family: its row.
+
+    Returns:
+        The model; weights of its heads that the checkpoint lacks; other weights that it lacks and may lack; those of a norm that
+        only such a head would read.
+
+    Raises:
+        RequestError: missing, mismatched, non-finite or pickled weights, unreadable files.
+    """
     options = {"revision": revision, "dtype": dtype, "use_safetensors": None if allow_pickle else True, **kwargs}
+    loud = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # what is missing is said below; what is too much is the other tower's
     try:
-        module, info = _from_pretrained(hf_class, where, config, **options)
+        module, info = from_pretrained(family, where, config, **options)
     except Exception as error:  # transformers, safetensors and the hub raise a dozen kinds here
         raise _explain(source, error, allow_pickle) from error
+    finally:
+        transformers.logging.set_verbosity(loud)
     missing = set(info["missing_keys"])
     heads = {key for key in missing if key.startswith(tuple(f"{h}." for h in family.heads))}
     allowed = {key for key in missing - heads if any(re.fullmatch(p, key) for p in family.may_miss)}
-    if lost := sorted(missing - heads - allowed):
+    norm = f"{family.lens_norm}." if family.ln_final is None and heads else None  # of what a classifier would read
+    norms = {key for key in missing if norm and renamed(key, family.weight_names).startswith(norm)}
+    if lost := sorted(missing - heads - allowed - norms):
         raise RequestError(
             f"{source} lacks {len(lost)} weights of {family.hf_class}, which would stay random: {_some(lost)}. "
             "The checkpoint is incomplete, or belongs to another architecture."
@@ -85,30 +128,17 @@ def load(
     if broken := sorted(name for name, p in module.named_parameters() if not torch.isfinite(p).all()):
         # Refused here because it need not show later: fused attention kernels can turn NaN scores into zeros.
         raise RequestError(f"{source} has NaN or infinity in {len(broken)} weights: {_some(broken)}.")
-    if allowed:
-        logger.warning("%s: initialised as the family allows: %s", source, ", ".join(sorted(allowed)))
-    return Checkpoint(
-        module.eval(),
-        family,
-        sizes_of(family, config),
-        load_processor(where, revision),
-        head_is_own=bool(family.heads) and not heads,
-        class_names=names_of(config) if family.heads and not heads else None,
-        source=source,
-        revision=commit_of(config, where, revision),
-    )
+    return module.eval(), heads, allowed, norms
 
 
 def adopt(module: nn.Module) -> Checkpoint:
-    """A loaded module as a `Checkpoint`; its classifier counts as its own.
+    """A loaded module as a `Checkpoint`; a classifier that it has counts as its own.
 
     Raises:
-        RequestError: a class that is not in the family table, or has no classifier where its family has one.
+        RequestError: a class that is not in the family table.
     """
     config: Any = module.config
-    family = find_family([type(module).__name__], config)
-    if type(module).__name__ != family.hf_class:
-        raise RequestError(f"{type(module).__name__} has no classifier; load it as {family.hf_class}.")
+    module, family = fitting(module, find_family([type(module).__name__], config))
     name = getattr(config, "name_or_path", "") or ""
     return Checkpoint(
         module.eval(),
@@ -159,22 +189,6 @@ def load_processor(where: str, revision: str | None = None) -> Any:
         return None
 
 
-def _from_pretrained(hf_class: Any, where: str, config: Any, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
-    """The classifier with the checkpoint's weights, and what transformers says of missing keys."""
-    # Other shapes are let through to be reported by name.
-    options |= {"weights_only": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    wanted = hf_class.config_class
-    if isinstance(config, wanted):
-        return hf_class.from_pretrained(where, config=config, **options)
-    if "vision_config" not in wanted.sub_configs:  # ViT-MAE loaded as a ViT classifier
-        return hf_class.from_pretrained(where, config=wanted.from_dict(config.to_dict()), **options)
-    # A vision tower saved alone (CLIPVisionModel): its keys have no prefix, so it is loaded by itself and put in place.
-    tower, info = getattr(transformers, config.architectures[0]).from_pretrained(where, config=config, **options)
-    whole = hf_class(wanted(vision_config=config.to_dict())).to(options["dtype"])
-    whole.vision_model = tower
-    return whole, {**info, "missing_keys": {*info["missing_keys"], "classifier.weight"}}
-
-
 def read_config(where: str, source: str, revision: str | None) -> Any:
     """The config at `where`, which messages call `source`.
 
@@ -196,6 +210,19 @@ def read_config(where: str, source: str, revision: str | None) -> Any:
                     "checkpoint; this package never does that."
                 ) from error
         raise RequestError(f"cannot read the config of {source}: {_first_line(error)}") from error
+    return config
+
+
+def overridden(config: Any, source: str, changes: dict[str, Any] | None) -> Any:
+    """`config` with some fields changed, in place.
+
+    Raises:
+        RequestError: a field that it does not have.
+    """
+    for key, value in (changes or {}).items():
+        if not hasattr(config, key):
+            raise RequestError(f"the config of {source} has no field {key!r} to override.")
+        setattr(config, key, value)
     return config
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ def load_skeleton(source: str, *, revision: str | None = None, **kwargs: Any) ->
     config = read_config(where, source, revision)
     family = find_family(config.architectures, config)
     hf_class = getattr(transformers, family.hf_class)
-    if not isinstance(config, hf_class.config_class):
+    if family.made_from or not isinstance(config, hf_class.config_class):
         raise RequestError(
             f"{source} is a {', '.join(config.architectures)}, which this package loads as {family.hf_class}; a server loads "
             "it as it is, so its traces would not fit there. Run it without remote=."
@@ -46,6 +47,8 @@ def load_skeleton(source: str, *, revision: str | None = None, **kwargs: Any) ->
     with torch.device("meta"):
         module = from_config(hf_class, config, **kwargs)
     head_is_own = bool(family.heads) and family.hf_class in (config.architectures or ())
+    if not head_is_own:  # the server draws a classifier at random there, which is not to be read
+        family = replace(family, heads=())
     return Checkpoint(
         module.eval(),
         family,

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 def _logits(self: Traced, value: Any) -> Tensor:
     if not self.family.heads:
-        raise RequestError(f"a {self.family.name} checkpoint has no classifier; fit a head with head='fit'.")
+        raise RequestError(
+            f"{self.checkpoint.source or 'this ' + self.family.name} has no classifier of its own, so it has no logits. "
+            "head = model.fit_head(data) fits one, and model.with_head(head) answers with it; a run fits one with --head fit."
+        )
     return logits_of(value)
 
 
@@ -99,7 +102,8 @@ class Traced(Wrapped):
             return
         if not self.family.averages_heads:
             raise RequestError(
-                f"a {self.family.name} checkpoint has no classifier, so writing its read-out changes nothing."
+                f"{self.checkpoint.source or 'this ' + self.family.name} has no classifier, so writing its read-out changes "
+                "nothing; model.with_head(model.fit_head(data)) has one."
             )
         tokens = self.ln_final.output.clone()
         for name, part in zip(self.family.readouts, new.split(self.d_model, dim=-1), strict=True):

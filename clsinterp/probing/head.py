@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from clsinterp.errors import RequestError
 from clsinterp.models.family import Family
+from clsinterp.models.text_head import TextHead, text_logits
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -24,19 +25,22 @@ class Head:
         weights, biases: one map on all features (concatenated read-outs), or one per read-out (averaged).
         readouts: what the features are, in order, d_model wide each.
         own: whether these are the checkpoint's own weights.
+        projection: the map to the image embedding whose length divides what `weights` give, for a head of class names
+            (`clsinterp.models.text_head`); None for every other.
     """
 
     weights: tuple[Float[Tensor, "classes d_in"], ...]
     biases: tuple[Float[Tensor, " classes"], ...]
     readouts: tuple[str, ...]
     own: bool
+    projection: Float[Tensor, "d_embed d_readout"] | None = None
 
     @classmethod
     def of(cls, family: Family, heads: list[nn.Linear]) -> Head:
         """The checkpoint's own classifier."""
-        return cls(
-            tuple(h.weight.detach() for h in heads), tuple(h.bias.detach() for h in heads), family.readouts, own=True
-        )
+        weights, biases = tuple(h.weight.detach() for h in heads), tuple(h.bias.detach() for h in heads)
+        projection = heads[0].projection if len(heads) == 1 and isinstance(heads[0], TextHead) else None
+        return cls(weights, biases, family.readouts, own=True, projection=projection)
 
     @property
     def n_classes(self) -> int:
@@ -46,7 +50,11 @@ class Head:
     def to(self, device: torch.device) -> Head:
         """The same head on `device`."""
         return Head(
-            tuple(w.to(device) for w in self.weights), tuple(b.to(device) for b in self.biases), self.readouts, self.own
+            tuple(w.to(device) for w in self.weights),
+            tuple(b.to(device) for b in self.biases),
+            self.readouts,
+            self.own,
+            None if self.projection is None else self.projection.to(device),
         )
 
     def __call__(self, features: Float[Tensor, "*rows d_readout"]) -> Float[Tensor, "*rows classes"]:
@@ -97,4 +105,7 @@ class Head:
     def _map(self, i: int, x: Tensor) -> Tensor:
         if self.weights[i].is_meta:
             raise RequestError("the classifier's weights are on a server; apply it inside a trace.")
-        return F.linear(x.to(self.weights[i]), self.weights[i], self.biases[i])
+        x = x.to(self.weights[i])
+        if self.projection is None:
+            return F.linear(x, self.weights[i], self.biases[i])
+        return text_logits(x, self.weights[i], self.biases[i], self.projection)

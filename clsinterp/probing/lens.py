@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from clsinterp.errors import RequestError
+from clsinterp.models.attention_pooling import alone
 from clsinterp.models.family import Family
 from clsinterp.models.norms import normalised
-from clsinterp.models.readouts import POOLED
+from clsinterp.models.readouts import MAP, POOLED
 from clsinterp.probing.head import Head
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def token_logits(
     """The lens on every token of the residual stream, each group through its part of the classifier, final norm first.
 
     CLS, distillation and patch tokens have the read-out `lens_readout` names. So DINOv2's patches go through the
-    patch-mean half; DeiT's patches, which no head of its reads, through the CLS head; register tokens likewise.
+    patch-mean half; DeiT's patches, which no head of its reads, through the CLS head; register tokens likewise. Where
+    the read-out is attention pooling, each token is pooled by itself.
 
     Args:
         model: gives the token layout, the family's rules and the final norm.
@@ -63,6 +65,10 @@ def token_logits(
     """
     head = head or own_head(model)
     norm = model.lens_norm
+    if MAP in model.family.readouts:  # all tokens are read the same way
+        normed = tokens if norm is None else normalised(norm, tokens)
+        pooling: Any = model._module.get_submodule(model.family.pooling or "")
+        return head.read(alone(pooling, normed), MAP)
     return torch.cat(
         [
             lens_logits(tokens[..., where, :], head, lens_readout(model.family, group), norm)
@@ -80,12 +86,7 @@ def own_head(model: Traced) -> Head:
     """
     if model.checkpoint.head_is_own:
         return Head.of(model.family, model.heads)
-    if not model.family.heads:
-        raise RequestError(
-            f"a {model.family.name} model has no classifier, so there is nothing a lens could read tokens with; "
-            "from Python, a clsinterp.probing.Head can be passed."
-        )
     raise RequestError(
         f"{model.checkpoint.source or 'this checkpoint'} has no classifier, so there is nothing a lens could read "
-        "tokens with; a run fits one, which classifier=RUN then puts there."
+        "tokens with; model.with_head(model.fit_head(data)) puts one there, as does classifier=RUN with a run that fitted one."
     )

@@ -1,11 +1,11 @@
 """A model and the images it is to be measured on, loaded and fitted to each other: what runs and studies both begin with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from clsinterp.data.label_map import LabelMap
-from clsinterp.data.labels import LabelMatch, match_labels
+from clsinterp.data.labels import LabelMatch, match_labels, match_text
 from clsinterp.data.sources import open_data
 from clsinterp.data.splits import Split
 from clsinterp.errors import RequestError
@@ -67,6 +67,8 @@ def load(
     model: dict[str, Any],
     images: dict[str, Any],
     head: str = "auto",
+    classes: Sequence[str] | None = None,
+    templates: Sequence[str] | None = None,
     label_map: LabelMap | None = None,
     check: Callable[[VisionModel], None] = lambda model: None,
 ) -> Loaded:
@@ -77,9 +79,16 @@ def load(
         data: as in `clsinterp.data.sources.open_data`.
         model: options of `VisionModel`.
         images: options of `open_data`.
-        head, label_map: as in `Loaded.matched`.
+        head, label_map: as in `Loaded.matched`; or ``text``: the data's class names are read by the checkpoint's text tower.
+        classes: under ``text``, names to read in the place of the data's.
+        templates: under ``text``, sentences to put them in.
 
     Raises:
-        RequestError: as `load_model` and `Loaded.matched`, or data that cannot be had.
+        RequestError: as `load_model`, `clsinterp.data.labels.match_text` and `Loaded.matched`, or data that cannot be had.
     """
+    if head == "text":  # the classes are part of the model, so the data come first
+        train, test = open_data(data, **images)
+        match = match_text(train.class_names, classes)
+        named = train.class_names if classes is None else classes
+        return Loaded(load_model(source, check, classes=named, templates=templates, **model), train, test, match)
     return Loaded.matched(load_model(source, check, **model), *open_data(data, **images), head, label_map)

@@ -10,10 +10,12 @@ from typing import Any
 from clsinterp.data.label_map import LabelMap, read_label_map
 from clsinterp.errors import RequestError
 from clsinterp.interventions import MODES
+from clsinterp.models.prompts import prompts
 from clsinterp.remote.server import Server
 from clsinterp.runs.extras import checked
 from clsinterp.runs.units import Shard
 
+LISTS = ("layers", "alphas", "classes", "templates")
 CLS_ONLY = ("mean", "zero", "refit")
 Progress = Callable[[str, int, int], None]  # stage, images done, images in all
 
@@ -32,7 +34,9 @@ class Request:
         swaps: permutations (or draws of noise) per batch; each image is measured under every one.
         layers: layers to swap, probe and read at; None is all; -1 is before block 0.
         final_norm: whether the lens applies the final norm.
-        head: ``auto``, ``own`` or ``fit``.
+        head: ``auto``, ``own``, ``fit``, or ``text``: class names read by the checkpoint's own text tower.
+        classes: under ``text``, a name for each class of the data, in its order; None is the data's own names.
+        templates: under ``text``, sentences with ``{}`` for the name; None is `clsinterp.models.prompts.TEMPLATES`.
         label_map: label of the data -> the model's class, or a file that says so; kept as its content.
         cls_only: what becomes of the other read-outs on the CLS-only curves: ``mean`` holds them at their mean over the train
             images, ``zero`` at zero (the note's), ``refit`` fits a CLS-only head.
@@ -59,6 +63,8 @@ class Request:
     layers: tuple[int, ...] | None = None
     final_norm: bool = True
     head: str = "auto"
+    classes: tuple[str, ...] | None = None
+    templates: tuple[str, ...] | None = None
     label_map: LabelMap | str | Path | None = None
     cls_only: str = "mean"
     alphas: tuple[float, ...] | None = None
@@ -83,7 +89,7 @@ class Request:
     def of_json(cls, value: dict[str, Any]) -> "Request":
         """The request written as JSON: an ``identity`` in a run folder, or what `dataclasses.asdict` gave."""
         fields = {k: v for k, v in value.items() if k in cls.__dataclass_fields__}
-        lists = {key: None if fields[key] is None else tuple(fields[key]) for key in ("layers", "alphas")}
+        lists = {key: None if fields.get(key) is None else tuple(fields[key]) for key in LISTS}
         return cls(**fields | lists | {"also": tuple(fields.get("also", ()))})
 
     def check(self) -> None:
@@ -96,7 +102,7 @@ class Request:
             raise RequestError(f"a batch size of {self.batch_size} was given; swapping needs at least 2.")
         for name, allowed in (
             ("mode", MODES),
-            ("head", ("auto", "own", "fit")),
+            ("head", ("auto", "own", "fit", "text")),
             ("cls_only", CLS_ONLY),
             ("on_bad_image", ("error", "skip")),
         ):
@@ -104,6 +110,7 @@ class Request:
                 raise RequestError(
                     f"{name}={getattr(self, name)!r} was given; one of {', '.join(allowed)} is expected."
                 )
+        self._check_text()
         for name in ("train_per_class", "test_per_class", "limit", "swaps"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -112,6 +119,18 @@ class Request:
             raise RequestError(f"alphas={list(self.alphas)} was given; positive numbers are expected.")
         if self.alphas is not None and list(self.alphas) != sorted(set(self.alphas)):
             raise RequestError(f"alphas={list(self.alphas)} was given; growing numbers are expected.")
+
+    def _check_text(self) -> None:
+        """Refuse what only goes with a head of class names, or never does."""
+        if self.head != "text" and (self.classes is not None or self.templates is not None):
+            given = "classes" if self.classes is not None else "templates"
+            raise RequestError(f'{given} was given with head={self.head!r}; it is for head="text".')
+        if self.head == "text":
+            if self.label_map is not None:
+                raise RequestError(
+                    'label_map was given with head="text", whose classes are those of the data; use classes=.'
+                )
+            prompts(("a",) if self.classes is None else self.classes, self.templates)
 
 
 @dataclass(frozen=True)

@@ -66,14 +66,14 @@ class Workload(Loaded):
         model |= {} if resources.device_map is None else {"device_map": resources.device_map}
         images = {name: getattr(request, name) for name in IMAGES}
         check = partial(_refuse_unfit, request)
-        match: dict[str, Any] = {"head": request.head, "label_map": request.label_map}
+        match: dict[str, Any] = {name: getattr(request, name) for name in ("head", "classes", "templates", "label_map")}
         loaded = load(request.model, request.data, model=model, images=images, **match, check=check)
         if request.on_bad_image == "skip":
             known = skipped or {}
             train = without_unreadable(loaded.train, resources.workers, known.get("train"))
             test = without_unreadable(loaded.test, resources.workers, known.get("test"))
             loaded = replace(loaded, train=train, test=test)
-        if loaded.match.how not in ("name", "map"):
+        if loaded.match.how not in ("name", "map", "text"):
             logger.warning("%s.", loaded.match.note)
         layers, drawn = _layers(request, loaded.model), _draw(request, loaded.test)
         return cls(**vars(loaded), request=request, layers=layers, donors=drawn)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from clsinterp.models.traced import Traced
 
 Span = tuple[int, int | None]  # tokens from .. up to, not including; None: to the end
+Hidden = tuple[tuple[Span, Span], ...]  # (readers, read)
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,19 @@ class Cut:
             can always read itself.
     """
 
-    hidden: tuple[tuple[Span, Span], ...]
+    hidden: Hidden
 
     def visible(self, n: int) -> Tensor:
         """For `n` tokens: (reader, read), whether it may be read."""
-        seen = torch.ones(n, n, dtype=torch.bool)
-        for readers, read in self.hidden:
-            seen[slice(*readers), slice(*read)] = False
-        return seen | torch.eye(n, dtype=torch.bool)
+        return visible(self.hidden, n)
+
+
+def visible(hidden: Hidden, n: int) -> Tensor:
+    """For `n` tokens: (reader, read), whether it may be read."""
+    seen = torch.ones(n, n, dtype=torch.bool)
+    for readers, read in hidden:
+        seen[slice(*readers), slice(*read)] = False
+    return seen | torch.eye(n, dtype=torch.bool)
 
 
 def reads_nothing(layout: TokenLayout, keep: Sequence[str] = ()) -> Cut:
@@ -68,20 +74,20 @@ def is_not_read(layout: TokenLayout, by: str = "patches") -> Cut:
     return Cut(tuple(((rows.start, rows.stop), (r.start, r.stop)) for r in read))
 
 
-def cut_block(model: Traced, layer: int, rows: Sequence[tuple[slice, Cut]]) -> None:
-    """Inside a trace, in block `layer`: attention of the batch's `rows` under their cuts; what it gives goes on in the block."""
+def cut_block(model: Traced, layer: int, rows: Sequence[tuple[slice, Hidden]]) -> None:
+    """Inside a trace, in block `layer`: attention of the batch's `rows`, each with what its cut hides."""
     attn = model.blocks[layer].attn
     args, kwargs = attn.inputs
     qkv = edit_qkv(model, layer, QKV, lambda letter, value: (value, False))
     out = getattr(attn, model.family.attn_out)
     z = by_head(out.input, model.n_heads).clone()  # (batch, token, head, d_head)
-    for here, cut in rows:
-        visible = cut.visible(z.shape[1]).to(z.device)
-        touched = (~visible).any(dim=1).nonzero().flatten()
+    for here, hidden in rows:
+        shown = visible(hidden, z.shape[1]).to(z.device)
+        touched = (~shown).any(dim=1).nonzero().flatten()
         q, k, v = (qkv[letter][here].transpose(1, 2) for letter in QKV)  # (batch, head, token, d_head)
         own = [_of(value, here, len(z)) for value in args], {name: _of(x, here, len(z)) for name, x in kwargs.items()}
         scores = model.family.scores(attn._module, q, k, *own)[:, :, touched]  # (batch, head, touched, token)
-        new = (scores.masked_fill(~visible[touched], -torch.inf).softmax(dim=-1) @ v).transpose(1, 2)
+        new = (scores.masked_fill(~shown[touched], -torch.inf).softmax(dim=-1) @ v).transpose(1, 2)
         if model.family.after_mixing:
             new = model.family.after_mixing(attn._module, new, (args[0][here][:, touched],))
         rows_of_z = z[here].clone()

@@ -88,6 +88,22 @@ def plan(edits: Mapping[int, Edit], n_layers: int) -> dict[int, Stop]:
     return stops
 
 
+PlainBranch = tuple[int, tuple[int, ...], Any]  # source, members, step
+PlainStop = tuple[tuple[PlainBranch, ...], tuple[PlainBranch, ...], bool]  # edited, riding, touched
+
+
+def plain_plan(edits: Mapping[int, Edit], n_layers: int) -> dict[int, PlainStop]:
+    """`plan` in tuples, cuts as what they hide: what travels to a server as source must not hold dataclasses."""
+    return {
+        layer: (
+            tuple((b.source, b.members, b.step) for b in stop.edited),
+            tuple((b.source, b.members, b.step and b.step.hidden) for b in stop.riding),
+            stop.touched,
+        )
+        for layer, stop in plan(edits, n_layers).items()
+    }
+
+
 def _divided(branches: Sequence[Branch], steps: Mapping[int, Any]) -> list[Branch]:
     """`branches` taken apart by what their members do next; those that do nothing come first."""
     out = []

@@ -23,11 +23,12 @@ from clsinterp.models.layers import EMBEDDINGS, check_layers
 from clsinterp.models.tokens import Where
 from clsinterp.sweeps.batching import images_at_once, run_block
 from clsinterp.sweeps.cuts import cut_block
-from clsinterp.sweeps.plan import INTACT, Edit, plan, rides
+from clsinterp.sweeps.plan import INTACT, Edit, plain_plan, rides
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
+    from clsinterp.sweeps.plan import PlainStop
     from clsinterp.vision_model import VisionModel
 
 MOST = 16  # copies that ride at once: beyond, allocating the large tensors costs more than a shared start saves
@@ -113,9 +114,10 @@ def variants(
     n = len(pixels)  # not in the body: what a body names travels with a remote trace, and the pixels do already
     out = Variants({}, {layer: {} for layer in layers})
     for group in rides(edits, model.n_layers, at_once):
+        stops = plain_plan(group, model.n_layers)
         with torch.set_grad_enabled(grad), model.trace(pixels):
             with torch.set_grad_enabled(grad):
-                found, seen, read = _ride(model, n, group, where, layers, grad, reader)
+                found, seen, read = _ride(model, n, stops, where, layers, grad, reader)
             nnsight.save(found)
             nnsight.save(seen)
             nnsight.save(read)
@@ -127,37 +129,35 @@ def variants(
 
 
 def _ride(
-    model: VisionModel, n: int, edits: Mapping[int, Edit], where: Where, watched: Sequence[int],
+    model: VisionModel, n: int, stops: Mapping[int, PlainStop], where: Where, watched: Sequence[int],
     grad: bool, reader: Reader | None,
 ) -> tuple[dict[int, Tensor], dict[int, dict[int, Tensor]], dict[int, dict[str, Tensor]]]:  # fmt: skip
     """The body of the trace."""
-    stops = plan(edits, model.n_layers)
     seen: dict[int, dict[int, Tensor]] = {layer: {} for layer in watched}
 
     def pass_by(layer: int, h: Tensor) -> Tensor | None:
         """Edit, watch, unload and divide the copies at `layer`; the new rows, or None if they are as they were."""
-        stop = stops[layer]
+        edits, riding, touched = stops[layer]
         rows = list(h.split(n))
         if grad:  # nothing flows from one copy into another, nor into the blocks before it
             rows[0] = rows[0].detach()
-        edited = [b.step(rows[b.source].clone()) if b.step else rows[b.source] for b in stop.edited]
+        edited = [step(rows[source].clone()) if step else rows[source] for source, _, step in edits]
         if layer in seen:
-            for branch, copy in zip(stop.edited, edited, strict=True):
-                left = [k for k in branch.members if k == INTACT or INTACT not in branch.members]
+            for (_, members, _), copy in zip(edits, edited, strict=True):
+                left = [k for k in members if k == INTACT or INTACT not in members]
                 seen[layer] |= {k: copy[:, where].clone() for k in left}
-        return torch.cat([edited[b.source] for b in stop.riding]) if stop.touched or grad else None
+        return torch.cat([edited[source] for source, _, _ in riding]) if touched or grad else None
 
     new = pass_by(EMBEDDINGS, model.blocks[0].input)
     if new is not None:
         model.blocks[0].input = new
     for layer in range(model.n_layers):
-        riding = enumerate(stops[layer - 1].riding)
-        cuts = [(slice(i * n, (i + 1) * n), branch.step) for i, branch in riding if branch.step]
+        cuts = [(slice(i * n, (i + 1) * n), hidden) for i, (_, _, hidden) in enumerate(stops[layer - 1][1]) if hidden]
         if cuts:
             cut_block(model, layer, cuts)
         run_block(model, layer, partial(pass_by, layer), whole=bool(cuts))
-    branches = stops[model.n_layers - 1].riding
-    aboard = [[k for k in b.members if k == INTACT or INTACT not in b.members] for b in branches]
+    branches = stops[model.n_layers - 1][1]
+    aboard = [[k for k in members if k == INTACT or INTACT not in members] for _, members, _ in branches]
     features = model.readout
     if reader is not None:
         values = reader(model, features)

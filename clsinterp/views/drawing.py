@@ -86,6 +86,7 @@ def add_map(fig: go.Figure, panel: Panel, layer: int, i: int, x: Domain, y: Doma
     bar = {
         "x": patch_x[1] + 0.012 * width, "xanchor": "left", "y": (y[0] + y[1]) / 2, "len": (y[1] - y[0]) * 0.98,
         "thickness": 9, "outlinewidth": 0, "tickfont": {"size": 10}, **ticks,
+        "title": {"text": panel.scale.beside, "side": "right", "font": {"size": 10}},
     }  # fmt: skip
     shared = {
         "colorscale": panel.scale.colours, "zmin": panel.scale.low, "zmax": panel.scale.high, "xgap": 1, "ygap": 1,

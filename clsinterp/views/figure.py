@@ -19,6 +19,7 @@ def lens_figure(
     class_index: int | str | None = None,
     head: int | None = None,
     layer: int | None = None,
+    slider: bool = True,
 ) -> go.Figure:
     """Maps and trajectories under one layer slider; works in notebooks and, as HTML, without a server.
 
@@ -26,6 +27,7 @@ def lens_figure(
         views: one view, or an intact and an intervened one.
         quantity, class_index, head: as in `clsinterp.views.maps.values`.
         layer: the layer shown first; default the last.
+        slider: whether the others can be reached; a static image says in its title which layer it shows.
 
     Raises:
         RequestError: no such quantity, class, head or layer.
@@ -60,6 +62,9 @@ def lens_figure(
         }],
         legend={"orientation": "v", "x": 1.01, "y": bottom[1], "yanchor": "top"},
     )  # fmt: skip
+    if not slider:
+        fig.layout.sliders = ()
+        fig.update_layout(title_text=fig.layout.title.text.replace("<br>", f", layer {first}<br>", 1), margin_b=50)
     fig = plain(fig)
     return fig.update_layout(paper_bgcolor="white")
 

@@ -44,6 +44,12 @@ class LensView(Reading):
 
         return lens_figure([self], quantity, **options)
 
+    def maps(self, quantity: str = "probability", **options: Any) -> Any:
+        """Every layer at once as small maps; see `clsinterp.views.grid.grid_figure`."""
+        from clsinterp.views.grid import grid_figure
+
+        return grid_figure([self], quantity, **options)
+
     def widget(self, quantity: str = "probability", **options: Any) -> Any:
         """The figure as a ``FigureWidget`` for notebooks; see `clsinterp.views.figure.lens_widget`."""
         from clsinterp.views.figure import lens_widget

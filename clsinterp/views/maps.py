@@ -32,6 +32,7 @@ OF_A_CLASS = ("probability", "logit", "rank", "identifiability")
 CLASS_COLOURS = (
     "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#882255", "#332288", "#661100",
 )  # fmt: skip
+AFTER_LESS_BEFORE = "intervened − intact"
 OTHER_COLOUR = "#A8A8A8"
 
 
@@ -44,6 +45,7 @@ class Scale:
         low, high: ends of the range.
         title: quantity and unit.
         ticks: positions on the colour bar and what stands there; None leaves it to plotly.
+        beside: what stands beside the colour bar; empty where the title says it all.
     """
 
     colours: Any
@@ -51,6 +53,7 @@ class Scale:
     high: float
     title: str
     ticks: tuple[list[float], list[str]] | None = None
+    beside: str = ""
 
 
 @dataclass(frozen=True)
@@ -220,5 +223,9 @@ def _difference(view: Reading, quantity: str, before: Tensor, after: Tensor, tit
     # Signs in the cells: the two ends of a diverging scale look the same in grey.
     marks = [["+" if x > top / 5 else "−" if x < -top / 5 else "" for x in row] for row in z.tolist()]
     labels = [[form.format(x) for x in row] for row in z.tolist()]
-    scale = Scale("RdBu_r", -top, top, f"in {title}")
+    # The last step of one digit below the end, with its sign, fits beside the bar: 0.0734 has ticks at -0.07, 0, +0.07.
+    step = 10.0 ** math.floor(math.log10(top))
+    end = math.floor(top / step) * step
+    ticks = [-end, 0.0, end], [f"−{end:g}", "0", f"+{end:g}"]
+    scale = Scale("RdBu_r", -top, top, f"in {title}", ticks, AFTER_LESS_BEFORE)
     return Panel("difference", view, z, labels, marks, scale)

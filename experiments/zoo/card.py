@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from says import SAYS, Numbers
+from says import SAYS, Numbers, clip_text
 
 from clsinterp.figures.files import save_figure
 from clsinterp.figures.note import note_figure, published_curves
@@ -31,14 +31,15 @@ from clsinterp.runs.verdicts import Onset
 
 ZOO = Path(__file__).parents[2] / "clsinterp" / "zoo"
 SHIPPED = ("config.json", "model.safetensors", "preprocessor_config.json")
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json")  # of a checkpoint with a text tower
 CURVES = ("probe", "shuffle", "shuffle_cls_only")
 NAMES = {"vit": "ViT", "deit": "DeiT-distilled", "beit": "BEiT", "dinov2": "DINOv2", "clip": "CLIP"}
 LINE = 120  # of a card, in characters
 
 
-def measured(model: Path, data: Path, out: Path) -> tuple[dict[str, Any], Report, pa.Table]:
+def measured(model: Path, data: Path, out: Path, head: str = "auto") -> tuple[dict[str, Any], Report, pa.Table]:
     """The note on the whole test split, probes from 1,000 training images per class: numbers, the run's report, curves."""
-    request = Request(model=str(model), data=str(data), train_per_class=1000)
+    request = Request(model=str(model), data=str(data), train_per_class=1000, head=head)
     folder = run(request, out, resume=out.exists())
     report, curves = read_run(folder)
     accuracy: dict[str, dict[int | None, float]] = {}
@@ -133,8 +134,40 @@ Accuracy after the swap by layer, for every recipe tried; `{facts["recipe"]}` sh
 {table({recipe: f["shuffle"] for recipe, f in tried.items()})}
 """
         )
+    if "text" in facts:
+        parts.append(text_section(name, facts["text"]))
     parts.append("\n![Availability and use, whole test split](curves.png)\n")
     return "".join(parts)
+
+
+def text_section(name: str, text: dict[str, Any]) -> str:
+    """What the card says of a text tower: how it was made, and the curves of the model that reads class names."""
+    found = text["measured"]
+    used = found["onsets"]["used_from"]["layer"]
+    says = clip_text(Numbers(found["intact"], found["curves"], used, found["cls_only"], {}, {}))
+    shown = textwrap.fill(says, LINE, break_long_words=False, break_on_hyphens=False)
+    return f"""
+## Read as CLIP is used
+
+`VisionModel("zoo/{name}", classes=[...])` and `--head text` read the CLS token after `post_layernorm`, through
+`visual_projection`, against class names. The text tower that reads them was trained by
+`experiments/zoo/train_{name}_text.py` after the vision tower, which it left as it is.
+
+| | |
+|---|---|
+| objective | {text["objective"]} |
+| text tower | 3 blocks, width 64; byte-level BPE of {text["words"]} tokens learned on the captions |
+| epochs | {text["epochs"]}; {text["steps"]} steps |
+| time | {text["minutes"]} minutes on one core |
+| seed | {text["seed"]} |
+| zero-shot accuracy | **{text["zero_shot_accuracy"]:.4f}** of the 10,000 test images, names in the package's templates |
+
+Zero-shot as to the head only: captions with these names were what both towers were trained on.
+
+{shown}
+
+{table(found["curves"])}
+"""
 
 
 def main() -> None:
@@ -146,6 +179,7 @@ def main() -> None:
     parser.add_argument(
         "--trained", type=Path, help="a folder just trained, its facts in TRAINED.work; default what ships"
     )
+    parser.add_argument("--text", type=Path, help="its folder once a text tower was trained in it")
     parser.add_argument("--recipe", type=Path, action="append", default=[], help="another trained folder to report")
     parser.add_argument("--runs", type=Path, default=Path("runs/cards"), help="where the run of the note goes")
     parser.add_argument("--out", type=Path, default=ZOO, help="the checkpoint goes to OUT/NAME")
@@ -170,6 +204,12 @@ def main() -> None:
     for file in SHIPPED if args.trained else ():
         # not copy: safetensors are written readable by their owner alone
         shutil.copyfile(args.trained / file, out / file)
+    for file in (*SHIPPED, *TOKENIZER) if args.text else ():
+        shutil.copyfile(args.text / file, out / file)
+    if args.text:
+        facts["text"] = trained(args.text)
+    if "text" in facts:
+        facts["text"]["measured"], _, _ = measured(args.text or out, args.data, args.runs / f"{args.name}.text", "text")
     facts["measured"] = numbers | ({"recipes": recipes} if recipes else {})
     (out / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
     figure = note_figure([(replace(report.facts, model=f"zoo/{args.name}"), curves)])

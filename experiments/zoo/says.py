@@ -119,4 +119,13 @@ def clip(n: Numbers) -> str:
     )
 
 
+def clip_text(n: Numbers) -> str:
+    """A head of class names, which reads the CLS token."""
+    last = len(n.curves["probe"]) - 1
+    return (
+        f"{n.costs()} At layer {last} it leaves {n.curves['shuffle'][last]:.2f} of {n.intact['intact']:.2f}; a probe reads "
+        f"{n.curves['probe'][0]:.2f} from the token at layer 0 and {n.curves['probe'][last]:.2f} at layer {last}."
+    )
+
+
 SAYS: dict[str, Callable[[Numbers], str]] = {"vit": vit, "deit": deit, "beit": beit, "dinov2": dinov2, "clip": clip}

@@ -108,20 +108,27 @@ def measure(gray: torch.Tensor) -> torch.Tensor:
     return torch.stack([mass / area, area, aspect, edges / mass.clamp(min=1), lean.abs(), lean, sag], dim=1)
 
 
-def describe(gray: torch.Tensor, labels: torch.Tensor, terciles: torch.Tensor, generator: torch.Generator) -> list[str]:
+def describe(
+    gray: torch.Tensor,
+    labels: torch.Tensor,
+    terciles: torch.Tensor,
+    generator: torch.Generator,
+    names: dict[str, list[str]] = NAMES,
+    templates: list[str] = TEMPLATES,
+) -> list[str]:
     """A caption for each image: random template, name and up to three of the attributes that stand out."""
     values = measure(gray)
     side = torch.where(values < terciles[0], 0, torch.where(values > terciles[1], 1, -1)).tolist()
     order = torch.rand(values.shape, generator=generator).argsort(1).tolist()
     count = torch.randint(1, 4, (len(gray),), generator=generator).tolist()
-    template = torch.randint(len(TEMPLATES), (len(gray),), generator=generator).tolist()
-    name = torch.randint(3, (len(gray),), generator=generator).tolist()
+    template = torch.randint(len(templates), (len(gray),), generator=generator).tolist()
+    name = torch.randint(len(names[common.CLASSES[0]]), (len(gray),), generator=generator).tolist()
     pairs = list(WORDS.values())
     captions = []
     for i, label in enumerate(labels.tolist()):
         adjectives = [pairs[k][side[i][k]] for k in order[i] if side[i][k] >= 0][: count[i]]
-        thing = " ".join([*adjectives, NAMES[common.CLASSES[label]][name[i]]])
-        captions.append(TEMPLATES[template[i]].format(thing))
+        thing = " ".join([*adjectives, names[common.CLASSES[label]][name[i]]])
+        captions.append(templates[template[i]].format(thing))
     return captions
 
 

@@ -7,8 +7,8 @@ import tiny
 from command_line import invoke
 
 import clsinterp
-from clsinterp.console import parse_layers
 from clsinterp.errors import RequestError
+from clsinterp.parse import parse_layers
 
 
 def python(code: str) -> str:
@@ -34,7 +34,11 @@ def test_help_and_package_contents():
 def test_check_reports_every_finding(checkpoint, family):
     code, text = invoke("check", checkpoint(family))
     assert code == 0, text
-    for claim in ("logits equal Hugging Face's to the last bit", "token view .cls reads and writes", "fork equals"):
+    for claim in (
+        "logits equal Hugging Face's to the last bit",
+        "token view .cls reads and writes",
+        "fork equals",
+    ):
         assert claim in text
     assert "FAIL" not in text
 

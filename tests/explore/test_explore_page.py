@@ -213,6 +213,41 @@ def test_swap_bookmark_and_open_again(page, address, session, context):
     other.close()
 
 
+def test_an_intervention_opens_on_a_layer_where_it_is_seen(page, address, session):
+    layer = lambda: int(page.evaluate("window.clsinterp.layer"))  # noqa: E731
+    shown = lambda: page.evaluate("document.querySelector('#maps .js-plotly-plot').data[4].z.flat()")  # noqa: E731
+    slider = page.get_by_role("slider")
+    ready(page, address, "layer=2")
+    page.locator("#replace").click()
+    page.get_by_role("option", name="Zeros").click()
+    until(page, "(window.clsinterp.view.asked || '').includes('replace=zero')")
+    assert layer() == 2, "what is seen at the layer shown stays there"
+    page.locator("#at").click()
+    page.get_by_role("option", name="block 5", exact=True).click()
+    until(page, "window.clsinterp.view.asked.includes('at=5')")
+    intact, view = (lens(session.model, drawing(0), edit) for edit in (None, Intervention("zero", 5)))
+    which = int(intact.output.argmax())
+    change = values(view, "probability", which) - values(intact, "probability", which)
+    most = int(change.abs().amax(1).argmax())
+    assert most >= 5
+    expect(slider).to_have_attribute("aria-valuenow", str(most))
+    until(page, f"new URLSearchParams(location.search).get('layer') === '{most}'")
+    assert shown() == pytest.approx(change[most, 1:].tolist(), abs=1e-5)
+    assert any(abs(x) > 0 for x in shown()) or float(change[most, 0]) != 0
+    expect(page.locator("#token-panel .fine").first).to_contain_text(f"layer {most}")
+    title = "document.querySelector('#maps .js-plotly-plot').data[4].colorbar.title.text"
+    assert page.evaluate(title) == "intervened − intact"
+    # the layer is the reader's from then on, and an address that names one is obeyed
+    slider.focus()
+    page.keyboard.press("Home")
+    until(page, "window.clsinterp.layer === 0")
+    page.locator("#gallery .thumb").nth(2).click()
+    until(page, f"window.clsinterp.view.asked.includes('{keys(session)[2]}')")
+    assert layer() == 0
+    ready(page, address, "layer=1&replace=zero&at=5")
+    assert layer() == 1
+
+
 def test_turning_the_distillation_head_off(page, serve, model):
     m = model("deit")
     ready(page, serve(Session(m, gallery(2))), "layer=1")

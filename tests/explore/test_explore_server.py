@@ -231,3 +231,21 @@ def test_downloads_hold_the_view(client, session):
     attention = pq.read_table(BytesIO(client.get(f"/download/parquet?{query}&quantity=attention").data))
     assert attention.num_rows == 2 * views[0].attention.numel()
     assert client.get(f"/download/exe?{query}").status_code == 400
+
+
+def test_the_page_is_told_at_which_layers_a_difference_is(session):
+    a, b, *_ = keys(session)
+    state = State(image=a, quantity="logit", class_index=3, replace="swap", at=2, donor=b)
+    views = session.views(state, TAB)
+    change = payload(views, state)["change"]
+    z = (views[1].logits - views[0].logits)[..., 3].abs()
+    assert change == pytest.approx([float(x.max()) for x in z], rel=1e-5, abs=1e-6)
+    assert change[:2] == pytest.approx([0, 0], abs=1e-5)
+    assert change[2] > 0
+    assert payload(views[:1], state)["change"] is None
+    (difference,) = [p for p in panels(views, "logit", 3) if p.title == "difference"]
+    assert difference.scale.beside == "intervened − intact"
+    places, texts = difference.scale.ticks
+    assert texts[1] == "0"
+    assert texts[2] == f"+{places[2]:g}"
+    assert difference.scale.high / 2 < places[2] <= difference.scale.high

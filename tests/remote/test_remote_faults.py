@@ -1,6 +1,7 @@
 """What goes wrong with remote runs: every fault said plainly, what would run here refused, the key never shown."""
 
 import logging
+import re
 import sys
 
 import nnsight.ndif
@@ -11,6 +12,7 @@ import tiny
 import torch
 from command_line import invoke_flat as invoke
 
+from clsinterp.checks.remote import check_remote, deployments
 from clsinterp.errors import RequestError, RunError
 from clsinterp.probing.head import Head
 from clsinterp.remote import backend
@@ -236,7 +238,8 @@ def test_check_says_what_the_server_has(double, checkpoint):
     assert f"{sys.version_info.major}.{sys.version_info.minor} there" in text
     code, text = invoke("check", checkpoint("vit"), *at)
     assert code == 1
-    assert "it hosts: " in text
+    assert re.search(r"it hosts: \S.*dinov2 \(image-classification\)", text)
+    assert "None" not in text
     double.fail({"kind": "versions", "packages": {"torch": "1.0.0"}})
     code, text = invoke("check", double.folder("vit"), *at)
     assert code == 1
@@ -244,6 +247,37 @@ def test_check_says_what_the_server_has(double, checkpoint):
     code, text = invoke("check", double.folder("vit"), "--remote", "--host", "http://127.0.0.1:9")
     assert code == 1
     assert "cannot be reached" in text
+
+
+@pytest.mark.parametrize("kind", ["as NDIF 0.1 says it", "spelled-out"])
+def test_check_reads_every_form_of_status(double, kind):
+    model = double.model("vit")
+    double.fail({"kind": kind, "times": 99})
+    _, hosted, *_ = check_remote(model)
+    double.fail()
+    assert hosted.holds, hosted
+    assert hosted.detail == ("RUNNING" if kind != "spelled-out" else "RUNNING, HOT")
+
+
+KEY_OF = 'TransformersModel:{"repo_id": "a/b", "revision": "v1", "task": "t"}'
+
+
+@pytest.mark.parametrize(
+    ("entries", "found"),
+    [
+        ({f"7d912:ModelActor:{KEY_OF}": {"application_state": "RUNNING"}}, ["a/b v1"]),
+        ({f"{n}:ModelActor:{KEY_OF}": {} for n in (1, 2)}, ["a/b v1", "a/b v1"]),
+        ({"any name": {"model_key": KEY_OF}}, ["a/b v1"]),
+        ({"any name": {"model_key": KEY_OF, "revision": "v2"}}, ["a/b v2"]),
+        ({f"1:ModelActor:{KEY_OF}": {"repo_id": None, "task": None}}, ["a/b v1"]),
+        ({f"1:ModelActor:{KEY_OF}": None, "b": "RUNNING"}, ["a/b v1"]),
+        ({"1:ModelActor:LanguageModel:{broken": {}, "2:ModelActor:x:[1]": {}, "": {}}, []),
+        (None, []),
+    ],
+)
+def test_entries_of_status(entries, found):
+    assert [f"{d['repo_id']} {d['revision']}" for d in deployments({"deployments": entries})] == found
+    assert deployments({}) == deployments(None) == []
 
 
 def test_no_log_holds_the_key(double, caplog):

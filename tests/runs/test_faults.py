@@ -283,6 +283,7 @@ def _chunk(terminal: int) -> str:
 def test_an_ignored_hangup_stays_ignored():
     """As under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    of_others = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a test before may have left Ray's
     try:
         with ending_as_interrupts():
             signal.raise_signal(signal.SIGHUP)
@@ -292,6 +293,7 @@ def test_an_ignored_hangup_stays_ignored():
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+        signal.signal(signal.SIGTERM, of_others)
     assert exit_status(KeyboardInterrupt()) == 130
 
 

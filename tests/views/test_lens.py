@@ -17,6 +17,7 @@ from clsinterp.errors import RequestError
 from clsinterp.probing.head import Head
 from clsinterp.probing.metrics import ranks
 from clsinterp.runs.results import read_run
+from clsinterp.views.grid import grid_figure
 from clsinterp.views.intervention import Intervention
 from clsinterp.views.lens import lens
 from clsinterp.views.maps import QUANTITIES, panels, values
@@ -355,3 +356,39 @@ def test_a_fitted_head_has_to_fit(checkpoint, folder, tmp_path):
         assert said in " ".join(text.split())
     code, text = invoke("lens", checkpoint("dinov2"), picture, "--classifier", run, "--out", tmp_path / "page.html")
     assert code == 0, text
+
+
+def test_a_static_image_has_no_slider_and_says_its_layer(model):
+    view = clsinterp.lens(model("vit"), tiny.pixels(1)[0])
+    fig = view.figure(layer=2, slider=False)
+    assert not fig.layout.sliders
+    assert ", layer 2<br>" in fig.layout.title.text
+
+
+def test_small_maps_hold_every_layer(model):
+    m, x = model("deit"), tiny.pixels(2)
+    views = [clsinterp.lens(m, x[0]), clsinterp.lens(m, x[0], Intervention("swap", 1, reference=x[1:]))]
+    for given in (views[:1], views):
+        fig = grid_figure(given, class_index=3)
+        panel = panels(given, "probability", 3)[-1]
+        assert len(fig.data) == tiny.LAYERS
+        for layer, one in enumerate(fig.data):
+            found = torch.tensor(one.z).flatten()
+            torch.testing.assert_close(found, panel.z[layer, panel.view.n_prefix :], check_dtype=False)
+        said = [a.text for a in fig.layout.annotations]
+        assert said == [f"layer {i}, CLS {panel.labels[i][0]}" for i in range(tiny.LAYERS)]
+
+
+def test_the_lens_command_swaps_and_shows_layers(checkpoint, pictures, tmp_path):
+    for name, i in (("a", 0), ("b", 1)):
+        pictures(i, i).save(tmp_path / f"{name}.png")
+    out = tmp_path / "lens.html"
+    given = ("lens", checkpoint("vit"), tmp_path / "a.png", "--out", out)
+    swap = ("--swap-with", tmp_path / "b.png", "--at", 1)
+    for more, said in ((("--grid",), "layer 3, CLS"), (swap, "CLS token replaced"), (("--grid", *swap), "difference")):
+        code, text = invoke(*given, *more)
+        assert (code, said in out.read_text()) == (0, True), text
+        out.unlink()
+    for more in (("--grid", "--layer", 1), ("--at", 1), ("--layer", 99), (*swap[:2], "--at", 99)):
+        code, text = invoke(*given, *more)
+        assert (code, out.exists()) == (2, False), text

@@ -57,10 +57,11 @@
       number("at", -1, last, 0),
       asked.get("donor") || (facts.gallery.length > 1 ? facts.gallery[1].key : first),
       asked.get("cls_only") === "1" && !facts.no_cls_only ? ["on"] : [],
-      number("layer", 0, last, last),
+      number("layer", 0, last, last),  // see shared.keepLayer
       number("token", 0, 1e6, 0),
       theme,
     ];
+    shared.keepLayer = asked.has("layer") && !wrong.includes("layer");
     if (wrong.length) shared.notice("This address asks for something the page does not have (" + wrong.join(", ") + "); that part was left out.");
     shared.setTheme(theme);
     return [...controls, shared.tab];

@@ -19,6 +19,11 @@
     return out;
   }
 
+  function inked(bar, theme) {
+    const font = (one) => ({ ...one, color: INK[theme] });
+    return { ...bar, tickfont: font(bar.tickfont), title: { ...bar.title, font: font((bar.title || {}).font) } };
+  }
+
   const plot = (id) => document.querySelector("#" + id + " .js-plotly-plot");
 
   explore.draw = function (view, theme, layer, token) {
@@ -28,13 +33,15 @@
       for (const mark of document.querySelectorAll(".pick, .now")) mark.remove();
       return [BLANK, BLANK];
     }
-    Object.assign(shared, { view, layer: Math.min(layer, view.n_layers - 1), token: token < view.tokens.length ? token : 0 });
+    const at = opening(view, Math.min(layer, view.n_layers - 1));
+    if (at !== layer) window.dash_clientside.set_props("layer", { value: at });
+    Object.assign(shared, { view, layer: at, token: token < view.tokens.length ? token : 0 });
     document.getElementById("stage").classList.toggle("compared", view.views.length > 1);
     const cells = view.cells[shared.layer];
     const maps = {
       data: view.maps.data.map((trace, i) => ({
         ...trace, ...cells[i],
-        ...(trace.colorbar ? { colorbar: { ...trace.colorbar, tickfont: { ...trace.colorbar.tickfont, color: INK[theme] } } } : {}),
+        ...(trace.colorbar ? { colorbar: inked(trace.colorbar, theme) } : {}),
       })),
       layout: themed(view.maps.layout, theme),
     };
@@ -45,6 +52,22 @@
     requestAnimationFrame(watch);
     return [maps, trajectory];
   };
+
+  // The layer a new intervention is first seen at: where nothing of it is to be seen, the one where it changes most. Never
+  // away from a layer that the address names, nor when something else is asked of the same intervention.
+  const UNSEEN = 1 / 50;  // of the largest difference
+  let edit = "";
+
+  function opening(view, layer) {
+    const asked = new URLSearchParams(view.asked), keep = shared.keepLayer;
+    const now = view.change ? ["replace", "at", "donor", "cls_only"].map((key) => asked.get(key)).join() : "";
+    const fresh = now !== edit;
+    edit = now;
+    shared.keepLayer = false;
+    if (!now || !fresh || keep) return layer;
+    const most = Math.max(...view.change);
+    return view.change[layer] > most * UNSEEN ? layer : view.change.indexOf(most);
+  }
 
   // After every drawing of a figure, however it came about, the marks are put where its axes now are.
   function watch() {

@@ -55,7 +55,10 @@ def show(
         for i in blocks:
             attn = model.blocks[i].attn
             args, kwargs = attn.inputs
-            bias, rope = kwargs.get("attention_mask", args[1] if len(args) > 1 else None), kwargs.get("position_embeddings")
+            bias, rope = (
+                kwargs.get("attention_mask", args[1] if len(args) > 1 else None),
+                kwargs.get("position_embeddings"),
+            )
             raw[i] = (bias, rope, attn.k_proj.output.clone(), attn.v_proj.output.clone())
         readout = model.readout.clone()
         nnsight.save(raw)
