@@ -55,6 +55,8 @@ def code(source: str) -> str:
 
 def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
     place = page.file.src_uri
+    if place == "rules.md":
+        page.meta["search"] = {"boost": 4}  # who searches for the words of an error is to come there first
     at = {page: source for source, page in ELSEWHERE.items()}.get(place, f"docs/{place}")
 
     def turned(found: re.Match[str]) -> str:
