@@ -16,13 +16,15 @@ from clsinterp.models.checkpoint import Checkpoint
 from clsinterp.models.described import describe
 from clsinterp.models.families import FAMILIES
 from clsinterp.models.family import Family, Sizes
-from clsinterp.models.fitted_head import FittedHead, copied_above
+from clsinterp.models.fitted_head import FittedHead
 from clsinterp.models.loading import adopt, load_checkpoint
 from clsinterp.models.module_tree import renames, verify
+from clsinterp.models.outputs import without_logits
 from clsinterp.models.placement import as_dtype, pick_device
 from clsinterp.models.skeleton import load_skeleton
 from clsinterp.models.token_views import Tokens
 from clsinterp.models.tokens import TokenLayout
+from clsinterp.models.unstable import copied_above
 from clsinterp.remote.server import Server
 
 
@@ -159,9 +161,9 @@ class VisionModel(Hooked):
         """A ridge classifier on the read-out of labelled images, which `with_head` puts into a model.
 
         Args:
-            data: what `clsinterp.open_data` takes (the train split is used), a `Split`, or (images, labels).
+            data: what `clsinterp.data.sources.open_data` takes (the train split is used), a `Split`, or (images, labels).
             batch_size: images in one forward.
-            **options: of `clsinterp.open_data`, such as ``train_per_class=100``.
+            **options: of `clsinterp.data.sources.open_data`, such as ``train_per_class=100``.
 
         Raises:
             RequestError: data that cannot be had, or fewer than 2 images.
@@ -210,7 +212,7 @@ class VisionModel(Hooked):
             with torch.no_grad():  # in the body, which is all that travels; gradients do not come down
                 output = self.output
             nnsight.save(output)
-        return output
+        return output if self.family.heads else without_logits(output)  # which the server drew at random
 
 
 def _on_server(source: Any, fixed: dict[str, Any], **options: Any) -> Checkpoint:

@@ -243,8 +243,15 @@ def test_sources_that_are_not_checkpoints(tmp_path, copy):
     hf.ResNetForImageClassification(hf.ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1])).save_pretrained(
         tmp_path / "resnet"
     )
-    with pytest.raises(RequestError, match="ResNetForImageClassification is not in the family table"):
+    with pytest.raises(
+        RequestError, match="ResNetForImageClassification is not supported: it is a convolutional network"
+    ):
         VisionModel(str(tmp_path / "resnet"))
+    with pytest.raises(RequestError, match="Linear has no Hugging Face config"):
+        VisionModel(torch.nn.Linear(2, 2))
+    (folder / "config.json").write_text(json.dumps({"model_type": "vit", "architectures": ["ViTForDreams"]}))
+    with pytest.raises(RequestError, match="architecture ViTForDreams is not in the family table"):
+        VisionModel(str(folder))
 
 
 def test_a_config_that_lies_about_depth_is_refused(copy):
@@ -266,9 +273,8 @@ def test_backbones_saved_without_a_classifier(tmp_path):
         loaded = load_checkpoint(str(folder))
         assert not loaded.head_is_own
         assert loaded.family.name == family
-        tower = getattr(loaded.module, attribute)
         with torch.no_grad():
-            assert torch.equal(tower(x).last_hidden_state, getattr(whole, attribute)(x).last_hidden_state)
+            assert torch.equal(loaded.module(x).last_hidden_state, getattr(whole, attribute)(x).last_hidden_state)
 
 
 def test_unknown_dtype_and_device(checkpoint):

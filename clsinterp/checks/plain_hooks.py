@@ -83,11 +83,11 @@ def _edit_ends(model: VisionModel, name: str | None, edit: TokenEdit, keep: Call
     if name in ("hook_full_embed", "hook_ln_pre"):
         place = embed if name == "hook_full_embed" else module.get_submodule(family.ln_pre or "")
         keep(place.register_forward_hook(lambda _m, _a, out: edit(out)))
-    norm = model.lens_norm
+    norm, scaled = model.lens_norm, plain_timm.scaled if family.library == "timm" else _scaled
     if name == "ln_final.hook_normalized" and norm is not None:
         keep(norm.register_forward_hook(lambda _m, _a, out: edit(out)))
     if name == "ln_final.hook_scale" and norm is not None:
-        keep(norm.register_forward_hook(lambda m, args, _o: plain_timm.scaled(m, args[0], edit)))
+        keep(norm.register_forward_hook(lambda m, args, _o: scaled(m, args[0], edit)))
     if name == "hook_readout" and len(model.heads) == 1:
         keep(model.heads[0].register_forward_pre_hook(lambda _m, args: (edit(args[0]),)))
     if name == "hook_readout" and len(model.heads) == 2:  # DeiT: the two read-outs side by side are one place

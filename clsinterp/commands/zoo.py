@@ -20,17 +20,16 @@ def models() -> None:
     from rich.table import Table
 
     from clsinterp.figures.note import published_curves
-    from clsinterp.models.families import FAMILIES
+    from clsinterp.models.described import COLUMNS
+    from clsinterp.models.described import table as families
     from clsinterp.models.wheels import SOURCES, fetched
 
-    table = Table("family", "tokens before the patches", "read-outs", "architectures", title="Families")
-    for row in FAMILIES:
-        table.add_row(
-            row.name,
-            ", ".join(g for g, _ in row.prefix) or "none",
-            ", ".join(row.readouts),
-            ", ".join(row.architectures),
-        )
+    shown = [COLUMNS.index(name) for name in ("family", "read-outs", "classes")]
+    table = Table(title="Families", caption="More of each: docs/models.md")
+    for i in shown:  # a name cut short is of no use
+        table.add_column(COLUMNS[i], no_wrap=COLUMNS[i] == "family", overflow="fold")
+    for row in families():
+        table.add_row(*(row[i] for i in shown))
     out_console.print(table)
     zoo = Table("checkpoint", "test accuracy", "size", "here", title="Zoo")
     for folder in sorted(p.parent for p in (Path(__file__).parents[1] / "zoo").glob("*/config.json")):

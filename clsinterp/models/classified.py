@@ -1,7 +1,4 @@
-"""A backbone with a classifier on its read-outs: what a bare checkpoint becomes once it is given one.
-
-Travels to a server, see `clsinterp.remote.travelling`.
-"""
+"""A backbone with a classifier on its read-outs: what a bare checkpoint becomes once it is given one."""
 
 from __future__ import annotations
 

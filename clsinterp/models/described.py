@@ -5,7 +5,7 @@ from math import prod
 from clsinterp.models.checkpoint import Checkpoint
 from clsinterp.models.families import FAMILIES
 
-COLUMNS = ("family", "library", "classes", "tokens before the patches", "read-outs", "head", "image sizes")
+COLUMNS = ("family", "library", "classes", "tokens before the patches", "read-outs", "head", "image sizes", "commands")
 
 
 def describe(checkpoint: Checkpoint) -> str:
@@ -42,6 +42,7 @@ def table() -> list[tuple[str, ...]]:
             if row.text
             else {0: "fitted", 1: "own or fitted"}.get(len(row.heads), "own, one for each read-out, or fitted"),
             "any" if row.any_size else "its own",
+            "all" if row.has_cls else "all but run, compare and note: no CLS token",
         )
         for row in FAMILIES
     ]

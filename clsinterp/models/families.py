@@ -10,7 +10,7 @@ from typing import Any
 
 from clsinterp.errors import RequestError
 from clsinterp.models.family import Family
-from clsinterp.models.rows import hf, open_clip, text
+from clsinterp.models.rows import hf, hf_refused, open_clip, text
 from clsinterp.models.rows import timm as timm_rows
 
 FAMILIES: tuple[Family, ...] = (*hf.ROWS, *text.ROWS, *timm_rows.ROWS, *open_clip.ROWS)
@@ -35,10 +35,7 @@ def find_family(
             return row
     named = ", ".join(names) or "(none named in config.json)"
     for name in names:
-        # The longest beginning: DINOv3ConvNext is no DINOv3.
-        if why := max((known for known in hf.REFUSED if name.startswith(known)), key=len, default=""):
-            raise RequestError(
-                f"{name} is no plain vision transformer: {hf.REFUSED[why]}. clsinterp models lists what loads."
-            )
+        if why := hf_refused.reason(name):
+            raise RequestError(f"{name} is not supported: {why}. docs/models.md and clsinterp models list what loads.")
     known = ", ".join(dict.fromkeys(a for row in rows for a in row.architectures))
     raise RequestError(f"architecture {named} is not in the family table. Supported: {known}.")

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from clsinterp import files
 from clsinterp.errors import RequestError
@@ -150,14 +150,3 @@ class FittedHead:
             head_from="fitted",
             class_names=list(self.class_names),
         )
-
-
-def copied_above(module: nn.Module, paths: tuple[str, ...]) -> nn.Module:
-    """A model that shares every module with `module` but those on the way to `paths`, which can be set in it alone."""
-    made = nn.Module.__new__(type(module))
-    made.__dict__ = {key: dict(value) if key == "_modules" else value for key, value in module.__dict__.items()}
-    inner = {first for path in paths for first, dot, _ in [path.partition(".")] if dot}
-    for name in inner:
-        below = tuple(path.removeprefix(f"{name}.") for path in paths if path.startswith(f"{name}."))
-        made._modules[name] = copied_above(module._modules[name], below)  # type: ignore[arg-type]
-    return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from inspect import signature
 from typing import Any
 
@@ -31,14 +32,25 @@ def from_pretrained(family: Family, where: str, config: Any, **options: Any) -> 
     return getattr(transformers, config.architectures[0]).from_pretrained(where, config=config, **options)
 
 
-def fitting(module: nn.Module, family: Family, has_head: bool = True) -> tuple[nn.Module, Family]:
+def fitting(
+    module: nn.Module, family: Family, has_head: bool = True, has_norm: bool = True
+) -> tuple[nn.Module, Family]:
     """What of `module` the table describes, and the row that does.
 
-    A classifier without trained weights (`has_head` is False), or of no class, is left out: the backbone alone remains.
+    A classifier without trained weights (`has_head` is False), or of no class, is left out: the backbone alone remains. So is
+    a norm after pooling that a backbone has not, or has without trained weights (`has_norm` is False).
 
     Raises:
         RequestError: the module holds no backbone of the family.
     """
+    module, family = _described(module, family, has_head)
+    pooled = family.lens_norm if family.ln_final is None else None
+    if pooled and not (has_norm and pooled in dict(module.named_modules())):
+        family = replace(family, lens_norm=None)
+    return module, family
+
+
+def _described(module: nn.Module, family: Family, has_head: bool) -> tuple[nn.Module, Family]:
     name = type(module).__name__
     if family.made_from == name:
         module = as_class(module, family.hf_class, family.weight_names)

@@ -16,7 +16,7 @@ from clsinterp.errors import RequestError
 from clsinterp.models.checkpoint import Checkpoint
 from clsinterp.models.families import find_family
 from clsinterp.models.family import Family, Sizes
-from clsinterp.models.hf_classes import fitting, from_pretrained
+from clsinterp.models.hf_classes import fitting, from_pretrained, renamed
 from clsinterp.models.unstable import commit_of
 
 logger = logging.getLogger(__name__)
@@ -62,10 +62,8 @@ def load(
         )
     config = overridden(config, source, config_overrides)
     family = find_family(config.architectures, config)
-    module, heads, allowed = verified(where, source, config, family, revision, dtype, allow_pickle, **kwargs)
-    if allowed:
-        logger.info("%s: initialised as the family allows: %s", source, ", ".join(sorted(allowed)))
-    module, family = fitting(module, family, has_head=not heads)
+    module, heads, norms = verified(where, source, config, family, revision, dtype, allow_pickle, **kwargs)
+    module, family = fitting(module, family, has_head=not heads, has_norm=not norms)
     return Checkpoint(
         module.eval(),
         family,
@@ -96,7 +94,7 @@ def verified(
         family: its row.
 
     Returns:
-        The model; weights of its heads that the checkpoint lacks; other weights that it lacks and may lack.
+        The model; weights of its heads that the checkpoint lacks; and, without heads, those of the norm before them.
 
     Raises:
         RequestError: missing, mismatched, non-finite or pickled weights, unreadable files.
@@ -113,7 +111,9 @@ def verified(
     missing = set(info["missing_keys"])
     heads = {key for key in missing if key.startswith(tuple(f"{h}." for h in family.heads))}
     allowed = {key for key in missing - heads if any(re.fullmatch(p, key) for p in family.may_miss)}
-    if lost := sorted(missing - heads - allowed):
+    norm = f"{family.lens_norm}." if family.ln_final is None and heads else None  # of what a classifier would read
+    norms = {key for key in missing if norm and renamed(key, family.weight_names).startswith(norm)}
+    if lost := sorted(missing - heads - allowed - norms):
         raise RequestError(
             f"{source} lacks {len(lost)} weights of {family.hf_class}, which would stay random: {_some(lost)}. "
             "The checkpoint is incomplete, or belongs to another architecture."
@@ -125,7 +125,9 @@ def verified(
     if broken := sorted(name for name, p in module.named_parameters() if not torch.isfinite(p).all()):
         # Refused here because it need not show later: fused attention kernels can turn NaN scores into zeros.
         raise RequestError(f"{source} has NaN or infinity in {len(broken)} weights: {_some(broken)}.")
-    return module.eval(), heads, allowed
+    if allowed:
+        logger.info("%s: initialised as the family allows: %s", source, ", ".join(sorted(allowed)))
+    return module.eval(), heads, norms
 
 
 def adopt(module: nn.Module) -> Checkpoint:

@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -114,9 +114,7 @@ def adopt(module: nn.Module) -> Checkpoint:
 def fresh(module: Any) -> nn.Module:
     """The same architecture as a timm model with weights drawn anew, as for training."""
     twin = copy.deepcopy(module)
-    for part in twin.modules():  # one level down, where a head was put on a bare backbone
-        if owns(part) and hasattr(part, "blocks"):
-            cast(Any, part).init_weights()
+    twin.init_weights()
     return twin
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,9 @@ from torch import nn
 from clsinterp.errors import RequestError
 from clsinterp.models import load_hf, load_open_clip, load_timm, zero_shot
 from clsinterp.models.checkpoint import Checkpoint, resolve
+from clsinterp.models.classified import Classified, classified
 from clsinterp.models.hub_reach import cache_alone_if_unreachable
+from clsinterp.models.tokens import TokenLayout
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,14 @@ def adopt(
     Raises:
         RequestError: no library's loader knows it, it is not in the family table, or it has no text tower for classes.
     """
+    if isinstance(module, Classified):
+        inner = adopt(module.backbone)
+        layout = TokenLayout.of(inner.family.name, inner.sizes.prefix)
+        whole, family = classified(inner.module, module.head.weight, module.head.bias, inner.family, layout)
+        names = [f"LABEL_{i}" for i in range(module.head.out_features)]
+        return replace(
+            inner, module=whole.eval(), family=family, head_is_own=True, head_from="fitted", class_names=names
+        )
     for loader in LOADERS:
         if loader.owns(module):
             if classes is None:
@@ -156,6 +166,15 @@ def plain_of(checkpoint: Checkpoint) -> nn.Module | None:
         claimed or loader_of(checkpoint.family.library).plain
     )  # transformers reads the folders that wrap a timm model
     return None if load is None else load(checkpoint)
+
+
+def fresh(module: Any, library: str) -> nn.Module:
+    """A module of the same architecture with weights drawn anew, those of its classifier too."""
+    if isinstance(module, Classified):
+        head = nn.Linear(module.head.in_features, module.head.out_features)
+        return Classified(fresh(module.backbone, library), head, module.family, module.layout)
+    draw = loader_of(library).fresh
+    return type(module)(module.config) if draw is None else draw(module)
 
 
 def loader_of(library: str) -> Loader:

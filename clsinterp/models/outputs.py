@@ -26,3 +26,10 @@ def with_logits(output: Any, new: Float[Tensor, "batch classes"]) -> Any:
 def hidden_of(output: Any) -> Tensor:
     """The output of a model without a classifier: the last hidden state (batch, token, d_model), or the plain tensor."""
     return output if isinstance(output, Tensor) else output.last_hidden_state
+
+
+def without_logits(output: Any) -> Any:
+    """The same output without the logits it may have, for a model whose classifier was never trained."""
+    if isinstance(output, Tensor) or getattr(output, "logits", None) is None:
+        return output
+    return type(output)(**{key: value for key, value in output.items() if key != "logits"})

@@ -7,6 +7,7 @@ Travels to a server, see `clsinterp.remote.travelling`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 from nnsight.intervention.envoy import Envoy
@@ -21,6 +22,7 @@ __all__ = [
     "attention_kernel",
     "cached",
     "commit_of",
+    "copied_above",
     "edit_count",
     "edits_of",
     "from_config",
@@ -122,3 +124,18 @@ def attention_kernel(module: nn.Module) -> str:
     if any(getattr(part, "fused_attn", True) is False for part in module.modules()):  # timm
         return "eager"
     return getattr(getattr(module, "config", None), "_attn_implementation", None) or "sdpa"
+
+
+def copied_above(module: nn.Module, paths: tuple[str, ...]) -> nn.Module:
+    """A model that shares every module with `module` but those on the way to `paths`, which can be set in it alone.
+
+    What nnsight keeps in a module is left behind: it would run the module that was copied.
+    """
+    made = nn.Module.__new__(type(module))
+    own = {key: value for key, value in module.__dict__.items() if not type(value).__module__.startswith("nnsight.")}
+    made.__dict__ = {key: copy(value) if isinstance(value, dict) else value for key, value in own.items()}
+    inner = {first for path in paths for first, dot, _ in [path.partition(".")] if dot}
+    for name in inner:
+        below = tuple(path.removeprefix(f"{name}.") for path in paths if path.startswith(f"{name}."))
+        made._modules[name] = copied_above(module._modules[name], below)  # type: ignore[arg-type]
+    return made

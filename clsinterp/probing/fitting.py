@@ -25,11 +25,11 @@ def fit(
 
     Args:
         model: the model, whose classifier, if it has one, plays no part.
-        data: what `clsinterp.open_data` takes (its train split is used), a `Split`, or (images, labels): images as for
-            ``model.pixels``, labels as names or numbers.
+        data: what `clsinterp.data.sources.open_data` takes (its train split is used), a `Split`, or (images, labels): images
+            as for ``model.pixels``, labels as names or numbers.
         batch_size: images in one forward.
         image_size: what the head says of the size it was fitted at.
-        **options: of `clsinterp.open_data`.
+        **options: of `clsinterp.data.sources.open_data`.
 
     Raises:
         RequestError: data that cannot be had, as many labels as images not given, or fewer than 2 images.

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clsinterp.data.batches import batches
 from clsinterp.data.label_map import LabelMap
 from clsinterp.data.splits import Split
 from clsinterp.errors import RequestError
-from clsinterp.models.loading import loader_of
+from clsinterp.models.loading import fresh
 from clsinterp.probing.head import Head
 from clsinterp.probing.ridge import FOLDS, Ridge, RidgeStats, solve
 from clsinterp.probing.streams import fit_head, statistics
@@ -194,13 +194,12 @@ class Setup(Loaded):
         # The draw must not depend on what ran before, nor leave a trace in the global random state.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            fresh_one = loader_of(self.model.family.library).fresh
-            random: nn.Module = fresh_one(module) if fresh_one is not None else type(module)(module.config)
+            random = fresh(module, self.model.family.library)
         random = random.to(next(module.parameters()))
         model = VisionModel(random.eval(), image_processor=self.model.image_processor)
         model.checkpoint = replace(model.checkpoint, head_is_own=self.model.checkpoint.head_is_own)
         if self.match.how == "fit":
             options = {n: getattr(self, n) for n in ("seed", "batch_size", "workers", "bars")}
-            fresh = replace(self, model=model, name=f"{self.name}, random", **options)
-            return replace(fresh, head=fresh.fitted_head())
+            drawn = replace(self, model=model, name=f"{self.name}, random", **options)
+            return replace(drawn, head=drawn.fitted_head())
         return replace(self, model=model, name=f"{self.name}, random", head=Head.of(model.family, model.heads))

@@ -18,7 +18,7 @@ def noise(value, hook=None):
 
 
 def headless(family):
-    return family == "dinov3"
+    return family in ("dinov3", "vit-mae")
 
 
 @pytest.mark.parametrize("family", list(tiny.BUILD))

@@ -353,3 +353,15 @@ def test_pixels_of_a_processor_travel_as_bytes(double, pictures):
     assert entry["up"] < pixels.numel() + 30_000  # a byte each, and the code
     before = away.server.traffic.bytes_up
     assert before == entry["up"]
+
+
+def test_logits_that_a_server_drew_at_random_do_not_come_down(double):
+    tiny.build("dinov2").dinov2.save_pretrained(double.root / "bare")
+    tiny.processor().save_pretrained(double.root / "bare")
+    away, x = double.model("bare"), tiny.pixels(2)
+    assert away.n_classes is None
+    assert getattr(away(x), "logits", None) is None
+    with pytest.raises(RequestError, match="fit_head"), away.trace(x):
+        away.logits.save()
+    with pytest.raises(RequestError, match="without remote="):
+        away.with_head(away.fit_head((tiny.pixels(6), ["a", "b"] * 3)))

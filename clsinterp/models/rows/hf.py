@@ -245,31 +245,3 @@ ROWS: tuple[Family, ...] = (
         positions=aimv2,
     ),
 )  # fmt: skip
-
-# Beginning of a class name -> why no row could hold it.
-REFUSED: dict[str, str] = {
-    "Swin": "its blocks attend within windows, and the grid of tokens shrinks from stage to stage",
-    "Donut": "its blocks attend within windows, and the grid of tokens shrinks from stage to stage",
-    "Hiera": "the grid of tokens shrinks from stage to stage",
-    "Pvt": "the grid of tokens shrinks from stage to stage, and keys and values are of fewer tokens than queries",
-    "Segformer": "the grid of tokens shrinks from stage to stage, and keys and values are of fewer tokens than queries",
-    "Cvt": "the grid of tokens shrinks from stage to stage, and its maps are convolutions",
-    "Levit": "the grid of tokens shrinks from stage to stage, and its maps are convolutions",
-    "MobileViT": "it is a convolutional network with transformer blocks between",
-    "ConvNext": "it is a convolutional network: there are no tokens and no attention",
-    "DINOv3ConvNext": "it is a convolutional network: there are no tokens and no attention",
-    "ResNet": "it is a convolutional network: there are no tokens and no attention",
-    "EfficientNet": "it is a convolutional network: there are no tokens and no attention",
-    "RegNet": "it is a convolutional network: there are no tokens and no attention",
-    "MobileNet": "it is a convolutional network: there are no tokens and no attention",
-    "PoolFormer": "it mixes tokens by pooling, not by attention",
-    "FocalNet": "it mixes tokens by modulation, not by attention",
-    "VitDet": "its blocks attend within windows",
-    "Sam": "its blocks attend within windows",
-    "GroupViT": "it merges tokens into groups from stage to stage",
-    "XCLIP": "it reads videos: its tokens pass between frames",
-    "VideoMAE": "it reads videos",
-    "Vivit": "it reads videos",
-    "Siglip2": "its images have a size each, as patches with a mask (NaFlex); SigLIP 2 checkpoints of a fixed size are "
-    "of the class SiglipModel and load",
-}
