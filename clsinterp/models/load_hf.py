@@ -62,9 +62,7 @@ def load(
         )
     config = overridden(config, source, config_overrides)
     family = find_family(config.architectures, config)
-    module, heads, allowed, norms = verified(where, source, config, family, revision, dtype, allow_pickle, **kwargs)
-    if allowed:
-        logger.info("%s: initialised as the family allows: %s", source, ", ".join(sorted(allowed)))
+    module, heads, norms = verified(where, source, config, family, revision, dtype, allow_pickle, **kwargs)
     module, family = fitting(module, family, has_head=not heads, has_norm=not norms)
     return Checkpoint(
         module.eval(),
@@ -87,7 +85,7 @@ def verified(
     dtype: torch.dtype,
     allow_pickle: bool,
     **kwargs: Any,
-) -> tuple[nn.Module, set[str], set[str], set[str]]:
+) -> tuple[nn.Module, set[str], set[str]]:
     """The model that `family` names, with every weight of its backbone from the checkpoint.
 
     Args:
@@ -96,8 +94,7 @@ def verified(
         family: its row.
 
     Returns:
-        The model; weights of its heads that the checkpoint lacks; other weights that it lacks and may lack; those of a norm that
-        only such a head would read.
+        The model; weights of its heads that the checkpoint lacks; and, without heads, those of the norm before them.
 
     Raises:
         RequestError: missing, mismatched, non-finite or pickled weights, unreadable files.
@@ -128,7 +125,9 @@ def verified(
     if broken := sorted(name for name, p in module.named_parameters() if not torch.isfinite(p).all()):
         # Refused here because it need not show later: fused attention kernels can turn NaN scores into zeros.
         raise RequestError(f"{source} has NaN or infinity in {len(broken)} weights: {_some(broken)}.")
-    return module.eval(), heads, allowed, norms
+    if allowed:
+        logger.info("%s: initialised as the family allows: %s", source, ", ".join(sorted(allowed)))
+    return module.eval(), heads, norms
 
 
 def adopt(module: nn.Module) -> Checkpoint:

@@ -27,7 +27,7 @@ def _logits(self: Traced, value: Any) -> Tensor:
     if not self.family.heads:
         raise RequestError(
             f"{self.checkpoint.source or 'this ' + self.family.name} has no classifier of its own, so it has no logits. "
-            "head = model.fit_head(data) fits one, and model.with_head(head) answers with it; a run fits one with --head fit."
+            "head = model.fit_head(data) fits one, and model.with_head(head) answers with it; a run fits one with head='fit'."
         )
     return logits_of(value)
 

@@ -55,4 +55,4 @@ def test_a_row_reads_and_writes_what_transformers_computes(row, cls, tmp_path):
 
 def test_every_row_for_transformers_is_tried():
     tried = {row for row, _ in MAKERS} | set(tiny.BUILD)
-    assert tried == {row.name for row in FAMILIES if row.library == "transformers"}
+    assert tried == {row.name for row in FAMILIES if row.library == "transformers" and not row.text}  # test_zero_shot

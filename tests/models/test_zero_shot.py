@@ -15,6 +15,7 @@ from clsinterp import VisionModel, lens
 from clsinterp.checks.local import check
 from clsinterp.errors import RequestError
 from clsinterp.models.checkpoint import ZOO
+from clsinterp.models.families import FAMILIES
 from clsinterp.models.text_head import TextHead
 from clsinterp.probing.head import Head
 from clsinterp.runs.results import read_run
@@ -42,6 +43,7 @@ def test_logits_are_those_of_the_librarys_own_forward(folders, kind):
                 logits = model(pixels).logits
             torch.testing.assert_close(logits, two_towers.hf_logits(whole, pixels, template), rtol=1e-5, atol=1e-5)
     assert model.class_names == CLASSES
+    assert repr(model).endswith(f"head text ({len(CLASSES)} classes))")
     assert model.family.name == {"CLIP": "clip-text", "MetaClip2": "metaclip2-text", "Siglip": "siglip-text"}[kind]
 
 
@@ -61,6 +63,11 @@ def test_several_templates_are_averaged_as_unit_vectors(folders):
         image = whole.get_image_features(pixels).pooler_output
         expected = whole.logit_scale.exp() * F.normalize(image, dim=-1) @ torch.stack(directions).T
         torch.testing.assert_close(model(pixels).logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_every_row_of_class_names_is_tried():
+    rows = {row.name for row in FAMILIES if row.text and row.library == "transformers"}
+    assert rows == {f"{kind.lower()}-text" for kind in KINDS}
 
 
 @pytest.mark.parametrize("kind", KINDS)
