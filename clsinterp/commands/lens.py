@@ -151,7 +151,7 @@ def explore(
     from clsinterp.vision_model import VisionModel
 
     with err_console.status("loading the model and the images"):
-        gallery = from_folder(images) if images is not None else from_data(data or "zoo")
+        gallery = from_folder(images) if images is not None else from_data("zoo" if data is None else data)
         given: dict[str, Any] = {
             "classifier": str(classifier) if classifier else None,
             "config": parse_config(config),

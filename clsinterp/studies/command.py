@@ -21,6 +21,7 @@ from clsinterp.console import as_options, err_console, log_lines, out_console, q
 from clsinterp.errors import ClsinterpError, RequestError
 from clsinterp.figures.files import to_html
 from clsinterp.runs.folder import IN_USE, RunFolder
+from clsinterp.runs.ranges import refuse_outside
 from clsinterp.studies.setup import Setup
 
 
@@ -110,8 +111,7 @@ def _common(parser: argparse.ArgumentParser, model: str, several: bool, name: st
 def _run(
     measure: Callable[..., Findings], name: str, args: argparse.Namespace, several: bool, opener: Callable[..., Setup]
 ) -> None:
-    if args.limit is not None and args.limit < 1:
-        raise RequestError(f"limit={args.limit} was given; at least 1 is expected.")
+    refuse_outside(limit=args.limit, seed=args.seed, batch_size=args.batch_size, workers=args.workers)
     quiet_libraries()
     folder = RunFolder(args.out)
     folder.refuse_unfit(resume=False, overwrite=args.overwrite)
