@@ -151,7 +151,7 @@ class Command(CommandHelp):
         except OSError as error:
             if error.errno not in FILE_FAULTS:
                 raise
-            fail(f"{error.strerror}: {error.filename or ''}", 1)
+            fail(f"{error.strerror}: {error.filename or ''}", 2 if error.errno == errno.ENAMETOOLONG else 1)
 
 
 def command(function: Callable[..., None], group: typer.Typer = app) -> Callable[..., None]:

@@ -163,7 +163,7 @@ def explore(
     from clsinterp.vision_model import VisionModel
 
     with err_console.status("loading the model and the images"):
-        gallery = from_folder(images) if images is not None else from_data(data or "zoo")
+        gallery = from_folder(images) if images is not None else from_data("zoo" if data is None else data)
         if classifier is None and classes is None:
             classifier = shipped_head(model)
         given: dict[str, Any] = {

@@ -196,7 +196,7 @@ def run(
         out or default_out(model),
         resume=resume,
         overwrite=overwrite,
-        scope=Scope(Shard.parse(shard) if shard else None, stage, wait),
+        scope=Scope(Shard.parse(shard) if shard is not None else None, stage, wait),
         resources=Resources(
             device, device_map, memory_gb, workers=workers, server=server_of(remote, host, per_request)
         ),

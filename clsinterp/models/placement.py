@@ -24,8 +24,11 @@ def pick_device(name: str | torch.device) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise RequestError(f"device {name!r} is not available here: {str(error).splitlines()[0]}") from error
+    except (RuntimeError, AssertionError, ValueError, OverflowError, NotImplementedError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RequestError(f"device {name!r} is not available here: {first}") from error
+    if device.type == "meta":
+        raise RequestError(f"device {name!r} was given, which computes nothing; auto, cpu, cuda or mps is expected.")
     return device
 
 

@@ -9,6 +9,9 @@ from clsinterp.errors import RequestError
 KEY_VARIABLE = "NDIF_API_KEY"
 
 
+MOST_PER_REQUEST = 65536
+
+
 @dataclass
 class Traffic:
     """What has been sent and received.
@@ -54,13 +57,19 @@ class Server:
 
     def __post_init__(self) -> None:
         if self.host is not None:
-            parts = urlsplit(self.host)
+            try:
+                parts = urlsplit(self.host)
+                _ = parts.port  # looked at only when it is asked for
+            except ValueError as error:  # neither is repeated: there may be a key in them
+                raise RequestError("the host is no URL; one such as https://api.ndif.us is expected.") from error
             if parts.username or parts.password:  # not repeated in the message: it may be a key
                 raise RequestError(f"the host URL carries a name or password; give the key as {KEY_VARIABLE} instead.")
             if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
                 raise RequestError(f"host {self.host} was given; a URL such as https://api.ndif.us is expected.")
-        if self.per_request is not None and self.per_request < 1:
-            raise RequestError(f"{self.per_request} images per request were asked for; at least 1 is expected.")
+        if self.per_request is not None and not 1 <= self.per_request <= MOST_PER_REQUEST:
+            raise RequestError(
+                f"{self.per_request} images per request were asked for; 1 to {MOST_PER_REQUEST} is expected."
+            )
 
     @classmethod
     def of(cls, remote: "bool | str | Server") -> "Server | None":

@@ -13,6 +13,7 @@ from clsinterp.interventions import MODES
 from clsinterp.models.prompts import prompts
 from clsinterp.remote.server import Server
 from clsinterp.runs.extras import checked
+from clsinterp.runs.ranges import DEVICE_MAPS, refuse_outside
 from clsinterp.runs.units import Shard
 
 LISTS = ("layers", "alphas", "classes", "templates")
@@ -111,10 +112,8 @@ class Request:
                     f"{name}={getattr(self, name)!r} was given; one of {', '.join(allowed)} is expected."
                 )
         self._check_text()
-        for name in ("train_per_class", "test_per_class", "limit", "swaps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise RequestError(f"{name}={value} was given; at least 1 is expected.")
+        names = ("batch_size", "train_per_class", "test_per_class", "limit", "swaps", "seed", "image_size")
+        refuse_outside(**{name: getattr(self, name) for name in names})
         if self.alphas is not None and not (self.alphas and all(0 < a < math.inf for a in self.alphas)):
             raise RequestError(f"alphas={list(self.alphas)} was given; positive numbers are expected.")
         if self.alphas is not None and list(self.alphas) != sorted(set(self.alphas)):
@@ -155,6 +154,18 @@ class Resources:
     threads: int | None = None
     server: Server | None = None
 
+    def check(self) -> None:
+        """Refuse what can be refused before anything is loaded.
+
+        Raises:
+            RequestError: with what was given and what is expected.
+        """
+        refuse_outside(**{name: getattr(self, name) for name in ("memory_gb", "sharers", "workers", "threads")})
+        if self.device_map is not None and self.device_map not in DEVICE_MAPS:
+            raise RequestError(
+                f"device_map={self.device_map!r} was given; one of {', '.join(DEVICE_MAPS)} is expected."
+            )
+
 
 @dataclass(frozen=True)
 class Scope:
@@ -169,6 +180,16 @@ class Scope:
     shard: Shard | None = None
     stage: str = "all"
     wait: float = 0.0
+
+    def check(self) -> None:
+        """Refuse what can be refused before anything is loaded.
+
+        Raises:
+            RequestError: with what was given and what is expected.
+        """
+        refuse_outside(wait=self.wait)
+        if self.stage not in ("all", "train"):
+            raise RequestError(f"stage={self.stage!r} was given; all or train is expected.")
 
 
 def default_out(model: str) -> Path:

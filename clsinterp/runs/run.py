@@ -54,7 +54,8 @@ def run(
         TooEarly: a shard waits for parts of others.
     """
     scope, resources = scope or Scope(), resources or Resources()
-    request.check()
+    for part in (request, resources, scope):
+        part.check()
     if resources.server is not None:  # the run's own traffic, whatever the server was used for before
         resources = replace(resources, server=replace(resources.server, traffic=Traffic()))
     folder = RunFolder(Path(out))

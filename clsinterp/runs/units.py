@@ -49,7 +49,7 @@ class Shard:
             >>> Shard.parse("3/16")
             Shard(index=3, of=16)
         """
-        found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+        found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
         if not found or not 1 <= int(found[1]) <= int(found[2]):
             raise RequestError(f"shard={text!r} was given; I/N is expected, counted from 1: 1/16, 2/16, .. 16/16.")
         return cls(int(found[1]), int(found[2]))

@@ -24,6 +24,7 @@ from clsinterp.figures.files import to_html
 from clsinterp.files import file_hash
 from clsinterp.runs.belongings import STUDY_FILES
 from clsinterp.runs.folder import IN_USE, RunFolder
+from clsinterp.runs.ranges import refuse_outside
 from clsinterp.signals import ending_as_interrupts, exit_status
 from clsinterp.studies.setup import Setup
 
@@ -121,8 +122,7 @@ def _common(parser: argparse.ArgumentParser, model: str, several: bool, name: st
 def _run(
     measure: Callable[..., Findings], name: str, args: argparse.Namespace, several: bool, opener: Callable[..., Setup]
 ) -> None:
-    if args.limit is not None and args.limit < 1:
-        raise RequestError(f"limit={args.limit} was given; at least 1 is expected.")
+    refuse_outside(limit=args.limit, seed=args.seed, batch_size=args.batch_size, workers=args.workers)
     quiet_libraries()
     folder = RunFolder(args.out)
     folder.refuse_unfit(resume=False, overwrite=args.overwrite)

@@ -87,9 +87,11 @@ def test_the_shell_completes():
     assert "--install-completion" in CliRunner().invoke(app, ["--help"]).output
 
 
-def test_the_libraries_are_quiet_unless_asked(checkpoint):
-    done = python_m("check", str(checkpoint("vit")))
+def test_the_libraries_are_quiet_unless_asked(checkpoint, pictures, tmp_path):
+    pictures(0, 0).save(tmp_path / "a.png")
+    words = ("lens", str(checkpoint("vit")), str(tmp_path / "a.png"), "--out", str(tmp_path / "a.html"))
+    done = python_m(*words)
     assert (done.returncode, done.stderr) == (0, "")
-    loud = python_m("-v", "check", str(checkpoint("vit")))
-    assert (loud.returncode, done.stdout) == (0, loud.stdout)
+    loud = python_m("-v", *words)
+    assert (loud.returncode, loud.stdout) == (0, done.stdout)
     assert loud.stderr

@@ -8,6 +8,7 @@ from functools import partial
 from clsinterp.errors import RequestError
 from clsinterp.models.placement import worker_devices
 from clsinterp.runs.engines.task import Task
+from clsinterp.runs.ranges import refuse_outside
 from clsinterp.runs.request import Progress, Resources
 from clsinterp.runs.units import Layout
 
@@ -45,8 +46,7 @@ def engine_for(name: str, resources: Resources, jobs: int | None, address: str |
         raise RequestError(
             f"a server was given with engine={name!r}; the server does the work, so leave the engine out."
         )
-    if jobs is not None and jobs < 1:
-        raise RequestError(f"jobs={jobs} was given; at least 1 is expected.")
+    refuse_outside(jobs=jobs)
     if jobs is not None and name == "local":
         raise RequestError("jobs= was given with engine='local', which is one process; use engine='processes'.")
     if address is not None and name != "ray":
