@@ -5,7 +5,7 @@ from clsinterp.console import command, out_console
 # The studies that stand as scripts in ``experiments/`` of the repository, with a line each.
 STUDIES: dict[str, str] = {
     "note": "The note: where the label can be read from the CLS token, and where the output depends on it.",
-    "restoration": "Does the network write the label into the CLS token again after a shuffle?",
+    "restoration": "Does the network write the label into the CLS token again after a swap?",
     "readouts": "Read-outs from every layer with a fresh CLS token: how good, how alike, what their average buys.",
     "class_space": "Tokens in class embedding space: where the class appears, and which sublayers put it there.",
     "causality": "Causality is not decodability: which tokens a counting model uses, and which tell the count.",

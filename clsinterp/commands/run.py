@@ -43,6 +43,14 @@ COLUMNS = {
     ("lens", "identifiability"): "ident.",
 }
 
+# How labels became classes of the classifier, in words.
+HEADS = {
+    "name": "the model's own, classes matched by name",
+    "count": "the model's own, classes matched by order",
+    "map": "the model's own, classes matched by the label map",
+    "fit": "fitted here",
+}
+
 
 @command
 def run(
@@ -262,7 +270,7 @@ def run_table(report: "Report", curves: Any) -> Any:
     said += [f"floor of {what} {value:.3f}" for what, value in (facts.floors or {}).items()]
     if any(curve == "probe" and layer == -1 for curve, layer, _ in points):
         said.append(f"probe before block 0 {points['probe', -1, 'accuracy']['value']:.3f}")
-    said += [f"head: {facts.head}", f"mode: {facts.mode}", f"tokens: {facts.group}"]
+    said += [f"head: {HEADS[facts.head]}", f"mode: {facts.mode}", f"tokens: {facts.group}"]
     if facts.cls_only:
         said.append(f"cls-only: {facts.cls_only}")
     if report.collision_rate is not None:

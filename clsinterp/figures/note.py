@@ -87,7 +87,7 @@ def _panel_title(facts: Facts) -> str:
 
 
 def note_figure(runs: Sequence[tuple[Facts, pa.Table]], published: bool = False) -> go.Figure:
-    """The note's figure: per model, where the label can be read (probe) and where the output depends on it (shuffle).
+    """The note's figure: per model, where the label can be read (probe) and where the output depends on it (swap).
 
     Args:
         runs: (facts, curves) of each run; one panel each, shared y axis.

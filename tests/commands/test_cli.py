@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import tiny
-from command_line import invoke
+from command_line import invoke, invoke_flat
 
 import clsinterp
 from clsinterp.errors import RequestError
@@ -173,3 +173,12 @@ def test_layers_can_be_spans(text, layers):
 def test_what_is_no_layer_is_refused(text):
     with pytest.raises(RequestError, match="0-3,11"):
         parse_layers(text)
+
+
+def test_a_table_says_in_words_whose_head_reads(checkpoint, folder, tmp_path):
+    for more, said in (((), "the model's own, classes matched by name"), (("--head", "fit"), "head: fitted here")):
+        out = tmp_path / str(len(more))
+        code, text = invoke_flat(
+            "run", checkpoint("vit"), "--data", folder, "--out", out, "--limit", 8, "--batch-size", 8, *more
+        )
+        assert (code, said in text) == (0, True), text
