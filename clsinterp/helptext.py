@@ -27,7 +27,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     "Other": ("install_completion", "show_completion", "asked", "help"),
 }  # fmt: skip
 COMMAND_PANELS: dict[str, tuple[str, ...]] = {
-    "The note": ("demo", "run", "merge", "figure"),
+    "The note": ("demo", "run", "note", "merge", "figure", "compare"),
     "Looking inside": ("lens", "explore", "experiments"),
     "Checkpoints and speed": ("check", "models", "zoo", "bench"),
 }

@@ -18,7 +18,12 @@ def compare(
         bool, typer.Option("--force", help="Compare runs on different test images too; the table marks them.")
     ] = False,
 ) -> None:
-    """Put runs side by side: gap between availability and use, onsets, costs, floors, with intervals."""
+    """Put runs side by side: gap between availability and use, onsets, costs, floors, with intervals.
+
+    Examples:
+        clsinterp compare runs/vit runs/deit
+        clsinterp compare runs/photos runs/garments --force --out side-by-side
+    """
     import pyarrow.parquet as pq
     from rich.table import Table
 

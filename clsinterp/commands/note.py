@@ -28,6 +28,10 @@ def note(
     """Run the five published checkpoints with the note's settings and draw them over the published curves.
 
     Given again, it goes on where it was stopped; what is done is not done twice.
+
+    Examples:
+        clsinterp note --data ILSVRC/imagenet-1k
+        clsinterp note --data ILSVRC/imagenet-1k --limit 256 --out runs/dry
     """
     quiet_libraries()
     from clsinterp.errors import RequestError

@@ -70,6 +70,8 @@ BEFORE = {
     ("explore",): ["zoo/vit", "--no-open"],
     ("figure",): ["nowhere"],
     ("merge",): ["nowhere"],
+    ("note",): ["--data", "nowhere"],
+    ("compare",): ["nowhere", "nothing"],
     ("zoo", "fetch"): ["nowhere"],
 }
 UNUSED = {"--revision", "--out", "--version"}  # any text may be a revision; tests/runs have --out
