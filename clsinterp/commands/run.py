@@ -197,7 +197,7 @@ def run(
         label_column=label_column,
         image_size=image_size,
         config=parse_config(config),
-        also=tuple(name.strip() for name in also.split(",")) if also else (),
+        also=tuple(name.strip() for name in also.split(",")) if also is not None else (),
     )
     execute(
         request,

@@ -53,6 +53,7 @@ STRINGS = {
     "--image-column": ["", "label", "none"],
     "--label-column": ["", "image", "none"],
     "--label-map": ["", "/", "none.json", "x" * 5000],
+    "--also": ["", "nobody", "erasure,"],
     "--address": ["", "nowhere:1"],  # without --engine ray
     "--host": ["", "[", "http://[", "http://a:99999", "ftp://a"],
     "--quantity": ["", "beauty"],
