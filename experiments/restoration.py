@@ -1,4 +1,4 @@
-"""Does the network write the label into the CLS token again after a shuffle?
+"""Does the network write the label into the CLS token again after a swap?
 
 The note of 2026-02-13 (lrast.github.io/science/2026/02/13/lab_notes.html) permuted the CLS tokens of one layer and probed
 every layer after it (ViT-B on tiny-imagenet). Its probes were fitted after the shuffle: the hook that shuffles is in place

@@ -55,7 +55,7 @@ def test_no_error_of_the_library_names_an_option():
     found = []
     root = Path(clsinterp.__file__).parent
     for path in root.rglob("*.py"):
-        if path.parent.name == "commands" or path.name == "console.py":
+        if path.parent.name == "commands" or path.name in ("console.py", "parse.py"):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and re.search(r"(Error|TooEarly)$", ast.unparse(node.func)):

@@ -115,7 +115,7 @@ def test_a_token_that_reads_itself_only_gets_its_own_value(model, family):
     with torch.no_grad(), m.trace(x):
         values = m.blocks[1].attn.v_proj.output.save()
     with torch.no_grad(), m.trace(x):
-        cut_block(m, 1, [(slice(0, N), alone)])
+        cut_block(m, 1, [(slice(0, N), alone.hidden)])
         z = m.blocks[1].attn.get(m.family.attn_out).input.save()
     for token in {"deit": (0, 1)}.get(family, (0,)):
         assert torch.equal(z[:, token], values[:, token])
