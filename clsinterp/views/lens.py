@@ -16,7 +16,7 @@ from torch import Tensor
 from clsinterp.errors import RequestError
 from clsinterp.models.layers import EMBEDDINGS
 from clsinterp.probing.head import Head
-from clsinterp.probing.lens import own_head
+from clsinterp.probing.lens import lens_readout, own_head
 from clsinterp.views.intervention import Intervention
 from clsinterp.views.reading import Reading
 from clsinterp.views.trace import lens_trace
@@ -88,17 +88,19 @@ def lens(
     names = _names(model, edit, model.family.has_cls)
     logits, output, attention = lens_trace(model, batch, names, here, edit.maker(), reference, head, edit.cls_only)
     n_tokens = logits.shape[1]
+    groups = tuple(g for g, where in model.layout.slices.items() for _ in range(*where.indices(n_tokens)))
     return LensView(
         logits,
         output,
         attention,
         tuple(_names_of(model, n_tokens)),
-        tuple(g for g, where in model.layout.slices.items() for _ in range(*where.indices(n_tokens))),
+        groups,
         model.patch_grid(pixels),
         tuple(model.class_names or (str(i) for i in range(head.n_classes))),
         seen(model, pixels[0]),
         model.checkpoint.source or type(model._module).__name__,
         model.family.name,
+        {group: lens_readout(model.family, group) for group in dict.fromkeys(groups)},
         intervention,
     )
 

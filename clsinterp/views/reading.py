@@ -8,8 +8,6 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from clsinterp.models.families import FAMILIES
-from clsinterp.probing.lens import lens_readout
 from clsinterp.views.intervention import Intervention
 
 
@@ -26,6 +24,9 @@ class Reading:
         class_names: of the classifier.
         image: as the model sees it: resized and cropped by its processor.
         model, family: what was looked into.
+        read_by: token group -> the read-out whose part of the classifier the lens applies to it
+            (`clsinterp.probing.lens.lens_readout`). Where it is not the group's own, as with ``patch_mean`` on the CLS token of
+            CLIP or of BEiT with mean pooling, the model itself never reads such a token.
         intervention: what was done; None for the intact forward.
     """
 
@@ -39,6 +40,7 @@ class Reading:
     image: Image.Image
     model: str
     family: str
+    read_by: dict[str, str]
     intervention: Intervention | None = None
 
     def __repr__(self) -> str:
@@ -53,16 +55,6 @@ class Reading:
             *([self.intervention.describe()] if self.intervention else []),
         ]
         return "\n  ".join(lines)
-
-    @property
-    def read_by(self) -> dict[str, str]:
-        """Token group -> the read-out whose part of the classifier the lens applies to it (`lens_readout`).
-
-        Where it is not the group's own, as with ``patch_mean`` on the CLS token of CLIP or of BEiT with mean pooling, the
-        model itself never reads such a token.
-        """
-        (family,) = [known for known in FAMILIES if known.name == self.family]
-        return {group: lens_readout(family, group) for group in dict.fromkeys(self.groups)}
 
     @property
     def n_layers(self) -> int:

@@ -392,3 +392,14 @@ def test_the_lens_command_swaps_and_shows_layers(checkpoint, pictures, tmp_path)
     for more in (("--grid", "--layer", 1), ("--at", 1), ("--layer", 99), (*swap[:2], "--at", 99)):
         code, text = invoke(*given, *more)
         assert (code, out.exists()) == (2, False), text
+
+
+def test_who_reads_a_token_is_said_by_the_model_that_was_loaded_not_by_its_familys_name():
+    """timm's rows are one for many poolings."""
+    import timm
+
+    small = {"img_size": 24, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 7}
+    for pool, reader in (("token", "cls"), ("avg", "patch_mean")):
+        module = timm.create_model("vit_tiny_patch16_224", pretrained=False, global_pool=pool, **small).eval()
+        view = lens(VisionModel(module), torch.zeros(3, 24, 24))
+        assert view.read_by["cls"] == reader
