@@ -38,7 +38,8 @@ def compare(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RequestError(f"the folder {out} cannot be made ({error.strerror}); give another.") from error
-    (out / "compare.md").write_text(markdown(table))
+    page = markdown(table)
+    (out / "compare.md").write_text(page)
     pq.write_table(table, out / "compare.parquet")
     save_figure([compare_figure(table)], out / "compare.html")
     narrow = ("model", "n", "intact", "decodable_from", "used_from", "gap")
@@ -51,7 +52,7 @@ def compare(
         short = [cell.split(" [")[0] if name in ("intact",) else cell for name, cell in zip(SHOWN, line, strict=True)]
         shown.add_row(*(short[i] + (mark if i == kept[0] else "") for i in kept))
     out_console.print(shown)
-    for note in markdown(table).split("\n\n")[1:]:
+    for note in page.split("\n\n")[1:]:
         out_console.print(note.strip(), soft_wrap=True, highlight=False)
     out_console.print(f"table: {out / 'compare.md'}", soft_wrap=True, highlight=False)
     out_console.print(f"figure: {out / 'compare.html'}", soft_wrap=True, highlight=False)

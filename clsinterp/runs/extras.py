@@ -35,12 +35,10 @@ class Extra:
         edits: (model, layers asked for, what was fitted) -> the edits, by where their column stands.
         fit: (statistics of the CLS token at one layer, as a `RidgeStats` of one; penalties that probes choose among) ->
             tensors to keep; None: nothing is fitted.
-        refuse: raises RequestError, with the family's name, for a model that this cannot be measured on.
     """
 
     edits: Callable[[VisionModel, Sequence[int], Fitted], dict[Place, Edit]]
     fit: Callable[[RidgeStats, tuple[float, ...]], dict[str, Tensor]] | None = None
-    refuse: Callable[[VisionModel], None] = lambda model: None
 
 
 # A new measurement is a new entry; its curves stand in `clsinterp.sweeps.columns.BESIDE`.

@@ -20,7 +20,6 @@ from clsinterp.models.layers import check_layers
 from clsinterp.models.wheels import short_note
 from clsinterp.probing.ridge import FOLDS
 from clsinterp.runs import extras
-from clsinterp.runs.extras import EXTRAS
 from clsinterp.runs.job import Counts, Identity, Job, Manifest
 from clsinterp.runs.loading import Loaded, load
 from clsinterp.runs.request import Request, Resources
@@ -189,8 +188,6 @@ def _refuse_unfit(request: Request, model: VisionModel) -> None:
         )
     _layers(request, model)
     model.layout.index(request.group)
-    for name in request.also:
-        EXTRAS[name].refuse(model)
     if request.cls_only == "refit" and not family.other_readouts:
         raise RequestError(
             f"cls_only='refit' was given, but a {family.name} model reads {' and '.join(family.readouts)} only: "

@@ -35,10 +35,6 @@ class Cut:
 
     hidden: Hidden
 
-    def visible(self, n: int) -> Tensor:
-        """For `n` tokens: (reader, read), whether it may be read."""
-        return visible(self.hidden, n)
-
 
 def visible(hidden: Hidden, n: int) -> Tensor:
     """For `n` tokens: (reader, read), whether it may be read."""

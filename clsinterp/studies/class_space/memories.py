@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from clsinterp.hooks.visits import HookPoint
 from clsinterp.interventions import generator
-from clsinterp.models.block_maps import layer_scale, mlp_maps
+from clsinterp.models.block_maps import layer_scale, mlp_maps, out_map
 from clsinterp.models.tokens import Where
 from clsinterp.studies.class_space.reading import COMPONENTS, class_embeddings, parts_of
 from clsinterp.studies.setup import Batch, Setup
@@ -31,7 +31,7 @@ def value_vectors(setup: Setup, layer: int, component: str) -> Float[Tensor, "d_
     """
     block: Any = setup.model.blocks[layer]
     if component == "attn":
-        weight = getattr(block.attn._module, setup.model.family.attn_out).weight
+        weight = out_map(setup.model, layer).weight
         scale = layer_scale(setup.model, layer, "scale1")
     else:
         weight = getattr(block.mlp._module, mlp_maps(setup.model, layer)[1]).weight
