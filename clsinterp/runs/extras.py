@@ -15,11 +15,13 @@ from torch import Tensor
 
 from clsinterp.errors import RequestError
 from clsinterp.models.layers import not_finite
+from clsinterp.models.tokens import TokenLayout
 from clsinterp.probing.ridge import Ridge, RidgeStats
 from clsinterp.sweeps.answers import Answers, Reading
-from clsinterp.sweeps.columns import column
+from clsinterp.sweeps.columns import PROBED_BESIDE, column
 from clsinterp.sweeps.erase import erasures, fit_eraser, readings
-from clsinterp.sweeps.knock import knock_outs
+from clsinterp.sweeps.knock import knock_outs, knock_outs_of
+from clsinterp.sweeps.plan import block_passes
 from clsinterp.sweeps.readers import Readers
 from clsinterp.sweeps.variants import MOST, Edit, variants
 from clsinterp.vision_model import VisionModel
@@ -34,21 +36,43 @@ class Extra:
 
     Attributes:
         edits: (model, layers asked for, what was fitted) -> the edits, by where their column stands.
+        rides: (tokens, blocks, layers asked for) -> edits at the same layers and in the same blocks, of which it can be counted,
+            before there is a model, through how many blocks they go.
         fit: (statistics of the CLS token at one layer, as a `RidgeStats` of one; penalties that probes choose among) ->
             tensors to keep; None: nothing is fitted.
         reads: (layers asked for, what was fitted, probes of intact tokens at these layers) -> what reads the tokens of the
             edited copies, by column; None: nothing does.
+        regressions: fitted by `fit` at each layer.
+        probed: the curves of `reads`.
     """
 
     edits: Callable[[VisionModel, Sequence[int], Fitted], dict[Place, Edit]]
+    rides: Callable[[TokenLayout, int, Sequence[int]], list[Edit]]
     fit: Callable[[RidgeStats, tuple[float, ...]], dict[str, Tensor]] | None = None
     reads: Callable[[Sequence[int], Fitted, Ridge], dict[str, Reading]] | None = None
+    regressions: int = 0
+    probed: tuple[str, ...] = ()
+
+    def block_passes(self, layout: TokenLayout, n_layers: int, layers: Sequence[int]) -> int:
+        """Through how many blocks an image goes for it in the test pass of a model with these tokens and blocks."""
+        edits = self.rides(layout, n_layers, layers)
+        return block_passes(edits, n_layers, MOST)[0] if edits else 0
 
 
 # A new measurement is a new entry; its curves stand in `clsinterp.sweeps.columns`: `BESIDE`, and `PROBED_BESIDE` for `reads`.
 EXTRAS: dict[str, Extra] = {
-    "erasure": Extra(erasures, fit=fit_eraser, reads=readings),
-    "rereading": Extra(lambda model, layers, fitted: knock_outs(model, layers)),
+    "erasure": Extra(
+        erasures,
+        lambda layout, n_layers, layers: [Edit({layer: abs}) for layer in layers],
+        fit=fit_eraser,
+        reads=readings,
+        regressions=2,
+        probed=tuple(PROBED_BESIDE),
+    ),
+    "rereading": Extra(
+        lambda model, layers, fitted: knock_outs(model, layers),
+        lambda layout, n_layers, layers: list(knock_outs_of(layout, n_layers, layers).values()),
+    ),
 }
 
 

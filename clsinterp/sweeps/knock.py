@@ -23,6 +23,7 @@ from clsinterp.sweeps.cuts import Cut, is_not_read, reads_nothing
 from clsinterp.sweeps.plan import Edit
 
 if TYPE_CHECKING:
+    from clsinterp.models.tokens import TokenLayout
     from clsinterp.vision_model import VisionModel
 
 WINDOW = 3  # blocks
@@ -41,13 +42,20 @@ def knock_outs(
     Raises:
         RequestError: a layer out of range, or a model without a CLS token.
     """
-    n = model.n_layers
+    return knock_outs_of(model.layout, model.n_layers, layers, window)
+
+
+def knock_outs_of(
+    layout: TokenLayout, n_layers: int, layers: Sequence[int] | None = None, window: int = WINDOW
+) -> dict[tuple[str, int], Edit]:
+    """`knock_outs` of any model with these tokens and as many blocks; they hang on nothing else."""
+    n = n_layers
     asked = [layer for layer in check_layers(range(n) if layers is None else layers, n) if layer >= 0]
-    alone, unread = reads_nothing(model.layout), is_not_read(model.layout)
+    alone, unread = reads_nothing(layout), is_not_read(layout)
     edits = _reads(asked, n, window, alone, "")
     edits |= {("knock_patches_until", layer): _cut(unread, 0, layer + 1) for layer in asked}
-    if "registers" in model.layout.slices:
-        edits |= _reads(asked, n, window, reads_nothing(model.layout, keep=["registers"]), "_registers")
+    if "registers" in layout.slices:
+        edits |= _reads(asked, n, window, reads_nothing(layout, keep=["registers"]), "_registers")
     return edits
 
 
