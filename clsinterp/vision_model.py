@@ -21,6 +21,7 @@ from clsinterp.models.loading import adopt, load_checkpoint
 from clsinterp.models.module_tree import renames, verify
 from clsinterp.models.outputs import without_logits
 from clsinterp.models.placement import as_dtype, pick_device
+from clsinterp.models.processor_check import refuse_processor
 from clsinterp.models.skeleton import load_skeleton
 from clsinterp.models.token_views import Tokens
 from clsinterp.models.tokens import TokenLayout
@@ -61,7 +62,8 @@ class VisionModel(Hooked):
             for a model larger than one GPU, which needs accelerate).
 
     Raises:
-        RequestError: unknown family, incomplete checkpoint, or a module tree that does not match the family table.
+        RequestError: unknown family, incomplete checkpoint, a config or an image processor that does not fit the weights or
+            each other, or a module tree that does not match the family table.
 
     Example:
         >>> from clsinterp import VisionModel
@@ -132,6 +134,7 @@ class VisionModel(Hooked):
         if image_size is not None:
             _refuse_size(family, self.sizes, image_size)
             processor = at_size(processor, image_size)
+        refuse_processor(processor, family, self.sizes, checkpoint.source)
         classifies = bool(family.heads) or family.hf_class.endswith("ForImageClassification")
         super().__init__(
             module,

@@ -28,11 +28,13 @@ def find_family(
     """
     names = list(architectures or ())
     rows = [row for row in FAMILIES if row.library == library and row.text == text]
-    for row in rows:
-        if set(names) & set(row.architectures) and all(
-            getattr(config, key, None) == value for key, value in (row.when or {}).items()
-        ):
+    named_by = [row for row in rows if set(names) & set(row.architectures)]
+    for row in named_by:
+        if all(getattr(config, key, None) == value for key, value in (row.when or {}).items()):
             return row
+    for key in {key: None for row in named_by for key in row.when or {}}:
+        able = " or ".join(dict.fromkeys(repr(row.when[key]) for row in named_by if row.when))
+        raise RequestError(f"the config has {key} {getattr(config, key, None)!r}; {able} is expected.")
     named = ", ".join(names) or "(none named in config.json)"
     for name in names:
         if why := hf_refused.reason(name):

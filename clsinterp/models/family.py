@@ -138,6 +138,24 @@ class Family:
         """Whether the family has a CLS token at all."""
         return any(group == "cls" for group, _ in self.prefix)
 
+    def misfit(self, size: tuple[int, int], sizes: Sizes) -> str | None:
+        """Why a model of `sizes` can't take pictures of `size` (rows, columns of pixels); None: it can.
+
+        The end of a sentence that begins with "pictures of".
+        """
+        rows, columns = size
+        if not self.any_size:
+            if size == sizes.image:
+                return None
+            return (
+                f"{rows} x {columns} pixels, but this {self.name} checkpoint has positions for {sizes.image[0]} x "
+                f"{sizes.image[1]} only (image_size in config.json)."
+            )
+        high, wide = sizes.patch
+        if rows and columns and rows % high == 0 and columns % wide == 0:
+            return None
+        return f"{rows} x {columns} pixels, which patches of {high} x {wide} (patch_size in config.json) don't divide."
+
     @property
     def other_readouts(self) -> tuple[str, ...]:
         """The read-outs that can be turned off, leaving the CLS token's; empty without a CLS read-out."""

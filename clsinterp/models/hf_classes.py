@@ -20,16 +20,20 @@ def from_pretrained(family: Family, where: str, config: Any, **options: Any) -> 
     """The checkpoint at `where` as its family's class, or as a tower saved alone, and what transformers says of its keys."""
     # Other shapes are let through to be reported by name.
     options |= {"weights_only": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    hf_class, config = loaded_as(family, config)
+    return hf_class.from_pretrained(where, config=config, **options)
+
+
+def loaded_as(family: Family, config: Any) -> tuple[Any, Any]:
+    """The class of transformers that a checkpoint of `family` is loaded as, and the config that it takes."""
     hf_class = getattr(transformers, family.made_from or family.hf_class)
     wanted = hf_class.config_class
     if isinstance(config, wanted):
-        return hf_class.from_pretrained(where, config=config, **options)
-    if hasattr(config, "vision_config"):  # the whole, of which the vision tower has a class of its own
-        return getattr(transformers, config.architectures[0]).from_pretrained(where, config=config, **options)
-    if "vision_config" not in wanted.sub_configs:  # ViT-MAE loaded as a ViT
-        return hf_class.from_pretrained(where, config=wanted.from_dict(config.to_dict()), **options)
-    # A vision tower saved alone (CLIPVisionModel): its keys have no prefix.
-    return getattr(transformers, config.architectures[0]).from_pretrained(where, config=config, **options)
+        return hf_class, config
+    if not hasattr(config, "vision_config") and "vision_config" not in wanted.sub_configs:  # ViT-MAE loaded as a ViT
+        return hf_class, wanted.from_dict(config.to_dict())
+    # The whole, of which the vision tower has a class of its own; or that tower saved alone, whose keys have no prefix.
+    return getattr(transformers, config.architectures[0]), config
 
 
 def fitting(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from clsinterp.errors import RequestError
 from clsinterp.models.unstable import cached
+from clsinterp.shapes import misfit
 
 SAFE, INDEX, PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 
@@ -68,10 +70,9 @@ def read_weights(
         if path := _look(where, name, source, revision):
             return _read(path, source)
     if path := _look(where, INDEX, source, revision):
-        parts = sorted(set(json.loads(path.read_text())["weight_map"].values()))
         return {
             name: value
-            for part in parts
+            for part in _parts(path, source)
             for name, value in _read(hub_file(where, part, source, revision), source).items()
         }
     if allow_pickle and (path := _look(where, PICKLED, source, revision)):
@@ -80,6 +81,45 @@ def read_weights(
         f"{source} has no usable safetensors weights ({SAFE}). "
         "If it ships only pickled weights and you trust them, pass allow_pickle=True."
     )
+
+
+def shapes_of(where: str, source: str, revision: str | None, also: Iterable[str] = ()) -> dict[str, tuple[int, ...]]:
+    """The shapes of all weights of a checkpoint by name, from the headers of its safetensors; no value is read.
+
+    Args:
+        where, source, revision, also: as for `read_weights`.
+
+    Returns:
+        Nothing where there are no safetensors, or none that can be read: loading them says so.
+
+    Raises:
+        RequestError: the hub cannot be asked.
+    """
+    whole = next((path for name in (SAFE, *also) if (path := _look(where, name, source, revision))), None)
+    paths = [] if whole is None else [whole]
+    if whole is None and (index := _look(where, INDEX, source, revision)):
+        paths = [hub_file(where, part, source, revision) for part in _parts(index, source)]
+    try:
+        return {name: shape for path in paths for name, shape in _header(path)}
+    except (OSError, SafetensorError):
+        return {}
+
+
+def _header(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    with safe_open(path, "pt") as file:
+        for name in file.keys():  # noqa: SIM118 - no mapping
+            yield name, tuple(file.get_slice(name).get_shape())
+
+
+def _parts(index: Path, source: str) -> list[str]:
+    """The files that an index of weights lists."""
+    try:
+        facts = json.loads(index.read_text())
+    except ValueError:
+        facts = None
+    if wrong := misfit(facts, {"weight_map": dict[str, str]}, index.name):
+        raise RequestError(f"cannot load {source}: {wrong}; an index of the files that hold each weight is expected.")
+    return sorted(set(facts["weight_map"].values()))
 
 
 def _read(path: Path, source: str) -> dict[str, Tensor]:

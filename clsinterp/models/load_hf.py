@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import copy
 import logging
 import re
 from pathlib import Path
@@ -14,10 +14,15 @@ from torch import nn
 
 from clsinterp.errors import RequestError
 from clsinterp.models.checkpoint import Checkpoint
+from clsinterp.models.config_check import MEND
 from clsinterp.models.families import find_family
-from clsinterp.models.family import Family, Sizes
-from clsinterp.models.hf_classes import fitting, from_pretrained, renamed
-from clsinterp.models.unstable import commit_of
+from clsinterp.models.family import Family
+from clsinterp.models.hf_classes import fitting, from_pretrained, loaded_as, renamed
+from clsinterp.models.hf_config import FILE, described, names_of, overridden, read_config, sizes_of
+from clsinterp.models.hub_files import shapes_of
+from clsinterp.models.processor_check import FILE as PROCESSOR
+from clsinterp.models.unstable import commit_of, from_config
+from clsinterp.models.weights_check import other_shape, refuse_left_out, refuse_more_layers, refuse_other_shapes
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +66,7 @@ def load(
             **kwargs,
         )
     config = overridden(config, source, config_overrides)
-    family = find_family(config.architectures, config)
+    family = described(config, source, config_overrides)
     module, heads, norms = verified(where, source, config, family, revision, dtype, allow_pickle, **kwargs)
     module, family = fitting(module, family, has_head=not heads, has_norm=not norms)
     return Checkpoint(
@@ -99,6 +104,11 @@ def verified(
     Raises:
         RequestError: missing, mismatched, non-finite or pickled weights, unreadable files.
     """
+    shapes = {} if allow_pickle else shapes_of(where, source, revision)
+    refuse_more_layers(config, shapes, source, FILE)
+    hf_class, its_config = loaded_as(family, copy.deepcopy(config))
+    may_lack = (*family.may_miss, *(rf"{re.escape(head)}\..*" for head in family.heads))
+    refuse_other_shapes(lambda: from_config(hf_class, its_config), shapes, may_lack, source, FILE)
     options = {"revision": revision, "dtype": dtype, "use_safetensors": None if allow_pickle else True, **kwargs}
     loud = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()  # what is missing is said below; what is too much is the other tower's
@@ -119,9 +129,9 @@ def verified(
             "The checkpoint is incomplete, or belongs to another architecture."
         )
     if mismatched := info.get("mismatched_keys"):
-        raise RequestError(
-            f"{source} has weights of another shape than its config says: {_some(sorted(map(str, mismatched)))}."
-        )
+        name, there, asked = min(mismatched)
+        raise other_shape(source, FILE, name, tuple(asked), tuple(there))
+    refuse_left_out(info["unexpected_keys"], family, source)
     if broken := sorted(name for name, p in module.named_parameters() if not torch.isfinite(p).all()):
         # Refused here because it need not show later: fused attention kernels can turn NaN scores into zeros.
         raise RequestError(f"{source} has NaN or infinity in {len(broken)} weights: {_some(broken)}.")
@@ -134,9 +144,11 @@ def adopt(module: nn.Module) -> Checkpoint:
     """A loaded module as a `Checkpoint`; a classifier that it has counts as its own.
 
     Raises:
-        RequestError: a class that is not in the family table.
+        RequestError: a class that is not in the family table, or one whose outputs have no names.
     """
     config: Any = module.config
+    if config.return_dict is False:
+        raise RequestError(f"this {type(module).__name__} has config.return_dict=False; set it to True.")
     module, family = fitting(module, find_family([type(module).__name__], config))
     name = getattr(config, "name_or_path", "") or ""
     return Checkpoint(
@@ -151,78 +163,25 @@ def adopt(module: nn.Module) -> Checkpoint:
     )
 
 
-def sizes_of(family: Family, config: Any) -> Sizes:
-    """The sizes that a config of `transformers` says."""
-    vision = getattr(config, "vision_config", config)
-    counts = ((group, getattr(vision, n) if isinstance(n, str) else n) for group, n in family.prefix)
-    return Sizes(
-        n_layers=vision.num_hidden_layers,
-        d_model=vision.hidden_size,
-        n_heads=vision.num_attention_heads,
-        patch=_pair(vision.patch_size),
-        image=_pair(vision.image_size),
-        channels=getattr(vision, "num_channels", 3),
-        prefix=tuple((group, n) for group, n in counts if n),
-    )
-
-
-def _pair(size: Any) -> tuple[int, int]:
-    return tuple(size) if isinstance(size, (list, tuple)) else (size, size)
-
-
-def names_of(config: Any) -> list[str]:
-    """The class names of a config, in order."""
-    return [config.id2label[i] for i in range(len(config.id2label))]
-
-
 def load_processor(where: str, revision: str | None = None) -> Any:
-    """The checkpoint's image processor on the PIL backend, or None if it ships none.
+    """The checkpoint's image processor on the PIL backend, or None if it ships none that transformers knows.
 
     The PIL backend is asked for by name: torchvision resizes a little differently, so pixels would
     depend on what happens to be installed.
+
+    Raises:
+        RequestError: it ships one that cannot be read.
     """
     try:
         return transformers.AutoImageProcessor.from_pretrained(where, revision=revision, backend="pil")
-    except (OSError, ValueError) as error:
+    except Exception as error:  # on a file that is no JSON object, or has fields of other kinds, it raises what it does
+        said = " ".join(str(error).split())[:300]
+        if (Path(where) / PROCESSOR).is_file() and not said.startswith("Unrecognized image processor"):
+            raise RequestError(f"{where}: {PROCESSOR} cannot be read: {said}. {MEND}") from error
+        if not isinstance(error, OSError | ValueError):
+            raise
         logger.warning("%s has no usable image processor: %s", where, _first_line(error))
         return None
-
-
-def read_config(where: str, source: str, revision: str | None) -> Any:
-    """The config at `where`, which messages call `source`.
-
-    Raises:
-        RequestError: unreadable, or of a type that transformers does not know.
-    """
-    try:
-        config = transformers.AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
-    except Exception as error:
-        local = Path(where) / "config.json"
-        if local.is_file():
-            try:
-                kind = json.loads(local.read_text()).get("model_type")
-            except (ValueError, AttributeError):
-                raise RequestError(f"{local} is not a JSON object.") from error
-            if kind not in transformers.CONFIG_MAPPING:
-                raise RequestError(
-                    f"{source} is of type {kind!r}, which transformers does not know without running code from the "
-                    "checkpoint; this package never does that."
-                ) from error
-        raise RequestError(f"cannot read the config of {source}: {_first_line(error)}") from error
-    return config
-
-
-def overridden(config: Any, source: str, changes: dict[str, Any] | None) -> Any:
-    """`config` with some fields changed, in place.
-
-    Raises:
-        RequestError: a field that it does not have.
-    """
-    for key, value in (changes or {}).items():
-        if not hasattr(config, key):
-            raise RequestError(f"the config of {source} has no field {key!r} to override.")
-        setattr(config, key, value)
-    return config
 
 
 def _explain(source: str, error: Exception, allow_pickle: bool) -> RequestError:

@@ -11,8 +11,8 @@ import transformers
 from clsinterp.errors import RequestError
 from clsinterp.models import load_timm
 from clsinterp.models.checkpoint import Checkpoint, resolve
-from clsinterp.models.families import find_family
-from clsinterp.models.load_hf import load_processor, names_of, read_config, sizes_of
+from clsinterp.models.hf_config import described, names_of, read_config, sizes_of
+from clsinterp.models.load_hf import load_processor
 from clsinterp.models.unstable import commit_of, from_config
 
 
@@ -37,7 +37,7 @@ def load_skeleton(source: str, *, revision: str | None = None, **kwargs: Any) ->
             f"{source} is a timm model, whose names inside are others on a server; run it without remote=."
         )
     config = read_config(where, source, revision)
-    family = find_family(config.architectures, config)
+    family = described(config, source)
     hf_class = getattr(transformers, family.hf_class)
     if family.made_from or not isinstance(config, hf_class.config_class):
         raise RequestError(

@@ -17,7 +17,8 @@ from transformers.modeling_outputs import ImageClassifierOutput
 from clsinterp.errors import RequestError
 from clsinterp.models.checkpoint import Checkpoint
 from clsinterp.models.families import find_family
-from clsinterp.models.load_hf import load_processor, overridden, read_config, sizes_of, verified
+from clsinterp.models.hf_config import described, overridden, read_config, sizes_of
+from clsinterp.models.load_hf import load_processor, verified
 from clsinterp.models.prompts import prompts
 from clsinterp.models.rows import text
 from clsinterp.models.text_head import TextHead
@@ -64,7 +65,7 @@ def load_text(
     """
     prompts(classes, templates)  # refuses before anything is loaded
     config = overridden(read_config(where, source, revision), source, config_overrides)
-    family = find_family(_two_towers(config, source), config, text=True)
+    family = described(config, source, config_overrides, text=_two_towers(config, source))
     model, *_ = verified(where, source, config, family, revision, dtype, allow_pickle, **kwargs)
     tokenizer = _tokenizer(where, source, revision)
     return _checkpoint(
