@@ -8,7 +8,9 @@ from clsinterp.errors import RequestError
 
 # group -> module and function; imported when asked for.
 GROUPS = {
+    "published": ("published", "published_rows"),
     "fork": ("sweeps", "fork_rows"),
+    "patching": ("lenses", "patching_rows"),
     "cost": ("costs", "cost_rows"),
     "forward": ("forwards", "forward_rows"),
     "probes": ("fits", "probe_rows"),

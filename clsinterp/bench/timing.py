@@ -1,6 +1,8 @@
 """Two sides timed in turn, as a ratio with its spread."""
 
+import math
 import operator
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -31,20 +33,38 @@ class Row:
     unit: str
     target: str
 
+    @classmethod
+    def missing(cls, what: str, package: str, target: str) -> "Row":
+        """A line that was not measured, as the optional `package` is not installed."""
+        none = math.nan
+        return cls(what, f"{package}: not installed", none, none, none, none, none, "", target)
+
+    @property
+    def span(self) -> str:
+        """The ratio with its range, as tables show it; nothing where it was not measured."""
+        if math.isnan(self.ratio):
+            return ""
+        return f"{self.ratio:.2f}" + (f" ({self.low:.2f}-{self.high:.2f})" if self.high > self.low else "")
+
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; None without one."""
-        if not self.target:
+        """Whether the target is met; None without one, and where nothing was measured."""
+        if not self.target or math.isnan(self.ratio):
             return None
         sign, bound = self.target.split()
         return COMPARE[sign](self.ratio, float(bound))
 
 
-def seconds(function: Callable[[], object]) -> float:
-    """Wall-clock time of one call."""
-    start = time.perf_counter()
+def processor_seconds() -> float:
+    """Processor time of this process, its threads, and the processes that it started and that have ended."""
+    return time.process_time() + sum(os.times()[2:4])
+
+
+def seconds(function: Callable[[], object], clock: Callable[[], float]) -> float:
+    """What one call takes by `clock`."""
+    start = clock()
     function()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def compare(
@@ -55,6 +75,7 @@ def compare(
     theirs: Callable[[], object],
     repeats: int,
     scale: float = 1.0,
+    clock: Callable[[], float] = processor_seconds,
 ) -> Row:
     """Time both sides in turn, after a warm-up of each.
 
@@ -69,10 +90,13 @@ def compare(
         theirs: the other side.
         repeats: how many pairs are timed.
         scale: multiplies the time of `theirs`, where only a part of it is run.
+        clock: what seconds are counted by. Processor time hardly changes when others use the machine too;
+            ``time.perf_counter``, the wall's, is for what is about waiting: a command's start, worker processes.
     """
-    seconds(ours), seconds(theirs)
-    pairs = [(seconds(ours), scale * seconds(theirs)) for _ in range(repeats)]
+    ours(), theirs()
+    pairs = [(seconds(ours, clock), scale * seconds(theirs, clock)) for _ in range(repeats)]
     costs = target.startswith("<")
     ratios = [a / b if costs else b / a for a, b in pairs]
+    unit = "CPU s" if clock is processor_seconds else "s"
     mine, other = (statistics.median(side) for side in zip(*pairs, strict=True))
-    return Row(what, against, statistics.median(ratios), min(ratios), max(ratios), mine, other, "s", target)
+    return Row(what, against, statistics.median(ratios), min(ratios), max(ratios), mine, other, unit, target)

@@ -32,9 +32,10 @@ def bench(
         rows = measure(groups, quick, progress=lambda group: status.update(f"measuring: {group}"))
     table = Table("what", "against", "ratio (range)", "ours", "theirs", "target", "met")
     for row in rows:
-        span = f"{row.ratio:.2f}" + (f" ({row.low:.2f}-{row.high:.2f})" if row.high > row.low else "")
-        sides = (f"{side:.3g} {row.unit}" for side in (row.ours, row.theirs))
-        table.add_row(row.what, row.against, span, *sides, row.target, {True: "yes", False: "no", None: ""}[row.met])
+        sides = (f"{side:.3g} {row.unit}" if row.span else "" for side in (row.ours, row.theirs))
+        table.add_row(
+            row.what, row.against, row.span, *sides, row.target, {True: "yes", False: "no", None: ""}[row.met]
+        )
     out_console.print(table)
     out_console.print(f"torch {torch.__version__}, {torch.get_num_threads()} threads", highlight=False)
     if out is not None:
