@@ -44,17 +44,21 @@ class Reading:
     intervention: Intervention | None = None
 
     def __repr__(self) -> str:
-        first = [
-            f"{self.class_names[c]} {100 * p:.1f}%"
-            for p, c in zip(*(x.tolist() for x in self.output.softmax(-1).topk(min(3, len(self.output)))), strict=True)
-        ]
         lines = [
             f"{type(self).__name__}({self.model[-60:]}: {self.n_layers} layers, {len(self.tokens)} tokens, "
             f"{len(self.class_names)} classes)",
-            f"output: {', '.join(name[:40] for name in first)}",
+            f"output: {self.answer(40)}",
             *([self.intervention.describe()] if self.intervention else []),
         ]
         return "\n  ".join(lines)
+
+    def answer(self, longest: int = 60) -> str:
+        """The output's three most probable classes in words, names cut at `longest`, and among how many they are."""
+        probability, index = (x.tolist() for x in self.output.softmax(-1).topk(min(3, len(self.output))))
+        names = [self.class_names[c] for c in index]
+        cut = [name if len(name) <= longest else f"{name[: longest - 1]}…" for name in names]
+        first = (f"{name} {100 * p:.1f}%" for name, p in zip(cut, probability, strict=True))
+        return f"{', '.join(first)} (of {len(self.class_names)} classes)"
 
     @property
     def n_layers(self) -> int:
