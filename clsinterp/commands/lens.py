@@ -44,7 +44,10 @@ def lens(
     ],
     out: Annotated[Path, typer.Option(help="FILE.html, .png, .svg or .pdf.")] = Path("lens.html"),
     quantity: Annotated[
-        str, typer.Option(help="probability, logit, rank, identifiability, top1, entropy or attention.")
+        str,
+        typer.Option(
+            help="probability, logit, rank, identifiability, top1, entropy, attention or similarity (to CLS)."
+        ),
     ] = "probability",
     class_name: Annotated[
         str | None, typer.Option("--class", help="A class's name or number.", show_default="the output's first")

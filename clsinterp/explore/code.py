@@ -23,6 +23,7 @@ NUMBERS = {
     ),
     "top1": ("logits.argmax(-1)", None),
     "entropy": ("torch.special.entr(logits.softmax(-1)).sum(-1) / math.log(2)", "import math"),
+    "similarity": ("torch.cosine_similarity(tokens[0], tokens[0, :1], dim=-1)  # to the CLS token", None),
     "attention": ("pattern[PATTERN][0, :, 0].HEAD  # (token,): what the CLS token attends to", None),
 }
 

@@ -8,7 +8,7 @@ from clsinterp.explore.how_to_read import how_to_read
 from clsinterp.explore.session import Session
 from clsinterp.models.layers import EMBEDDINGS
 from clsinterp.views.intervention import no_cls_only, no_replacing
-from clsinterp.views.maps import QUANTITIES
+from clsinterp.views.maps import OF_CLS, QUANTITIES
 
 AUTO = "auto"  # the class or head that the page chooses: the output's first class, the mean of heads
 NONE = "none"
@@ -27,6 +27,7 @@ NAMES = {
     "top1": "Most probable class",
     "entropy": "Entropy",
     "attention": "CLS attention",
+    "similarity": "Similarity to CLS",
 }
 GRAPH: Any = {"displayModeBar": False, "responsive": True, "doubleClick": False, "showTips": False}
 
@@ -42,7 +43,7 @@ def facts(session: Session) -> dict[str, Any]:
         "no_replacing": no_replacing(model),
         "no_cls_only": no_cls_only(model),
         "gallery": [{"key": p.key, "name": p.name} for p in session.gallery.pictures],
-        "quantities": [q for q in QUANTITIES if q != "attention" or model.family.has_cls],
+        "quantities": [q for q in QUANTITIES if q not in OF_CLS or model.family.has_cls],
         "replacing": list(REPLACING),
     }
 
@@ -238,8 +239,8 @@ def _blank() -> dict[str, Any]:
 def _quantities(model: Any) -> list[dict[str, Any]]:
     no_cls = not model.family.has_cls
     return [
-        {"label": NAMES[q] + (" (no CLS token)" if q == "attention" and no_cls else ""), "value": q,
-         "disabled": q == "attention" and no_cls}
+        {"label": NAMES[q] + (" (no CLS token)" if q in OF_CLS and no_cls else ""), "value": q,
+         "disabled": q in OF_CLS and no_cls}
         for q in QUANTITIES
     ]  # fmt: skip
 

@@ -19,6 +19,7 @@ class Reading:
         logits: what the lens gives, layer by layer, token by token (prefix tokens first, then patches row by row).
         output: the model's own logits; with ``cls_only``, those of the CLS read-out alone.
         attention: how much the CLS token attends to each token; None without a CLS token.
+        similarity: cosine similarity of each token to the CLS token in the residual stream; None without a CLS token.
         tokens, groups: each token's name, and the group it belongs to.
         grid: rows and columns of patches.
         class_names: of the classifier.
@@ -33,6 +34,7 @@ class Reading:
     logits: Float[Tensor, "layer token classes"]
     output: Float[Tensor, " classes"]
     attention: Float[Tensor, "layer head token"] | None
+    similarity: Float[Tensor, "layer token"] | None
     tokens: tuple[str, ...]
     groups: tuple[str, ...]
     grid: tuple[int, int]
@@ -73,7 +75,7 @@ class Reading:
     @property
     def nbytes(self) -> int:
         """Bytes of the tensors, for caches."""
-        return sum(t.nbytes for t in (self.logits, self.output, self.attention) if t is not None)
+        return sum(t.nbytes for t in (self.logits, self.output, self.attention, self.similarity) if t is not None)
 
     @property
     def probabilities(self) -> Float[Tensor, "layer token classes"]:

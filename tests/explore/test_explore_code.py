@@ -53,6 +53,7 @@ STATES = [
         ("attention", {"replace": "swap", "at": 1, "head": 1}),
         ("attention", {"replace": "swap", "at": 2, "cls_only": True}),
         ("attention", {}),
+        ("similarity", {"replace": "swap", "at": 1}),
         ("probability", {"cls_only": True}),
     )
 ]
