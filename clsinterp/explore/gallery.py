@@ -13,8 +13,10 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from clsinterp.data.images import to_rgb
+from clsinterp.data.sample import PHOTOS, shipped
 from clsinterp.errors import RequestError
 from clsinterp.explore.budget import Budget
+from clsinterp.models.checkpoint import zoo_names
 
 logger = logging.getLogger(__name__)
 MAX_BYTES = 10 * 2**20  # of a request's body, and so of an upload
@@ -169,12 +171,30 @@ class Gallery:
         )
 
 
+def gallery_of(model: str, folder: Path | None, data: str | None) -> Gallery:
+    """The images of `folder` or `data`; where neither is given, what `model` is made for: the zoo's garments for a checkpoint
+    that ships, photos for any other.
+
+    Raises:
+        RequestError: as `from_folder` and `from_data`.
+    """
+    if folder is not None:
+        return from_folder(folder)
+    if data is None and model not in {f"zoo/{name}" for name in zoo_names()}:
+        return from_folder(PHOTOS)
+    return from_data("zoo" if data is None else data)
+
+
 def from_folder(folder: Path) -> Gallery:
     """The images in `folder` and its folders, sorted by name; the first `MAX_SHOWN` that can be read.
+
+    Args:
+        folder: any; ``zoo/photos`` are those that ship.
 
     Raises:
         RequestError: no such folder, or no image in it.
     """
+    folder = shipped(folder)
     if not folder.is_dir():
         raise RequestError(f"there is no folder {folder}; a folder of images is expected.")
     ending = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -183,8 +203,9 @@ def from_folder(folder: Path) -> Gallery:
         if len(pictures) == MAX_SHOWN:
             break
         name = str(path.relative_to(folder))
+        source = f"sample_photos()[{path.stem!r}]" if folder == PHOTOS else f"Image.open({str(path)!r})"
         try:
-            pictures.append(Picture.of(path.read_bytes(), name, f"Image.open({str(path)!r})"))
+            pictures.append(Picture.of(path.read_bytes(), name, source))
         except RequestError as error:
             logger.warning("left out: %s", error)
     if not pictures:

@@ -4,11 +4,11 @@ from typing import Any
 
 from dash import dcc, html
 
+from clsinterp.explore.how_to_read import how_to_read
 from clsinterp.explore.session import Session
 from clsinterp.models.layers import EMBEDDINGS
-from clsinterp.probing.lens import lens_readout
 from clsinterp.views.intervention import no_cls_only, no_replacing
-from clsinterp.views.maps import QUANTITIES
+from clsinterp.views.maps import OF_CLS, QUANTITIES
 
 AUTO = "auto"  # the class or head that the page chooses: the output's first class, the mean of heads
 NONE = "none"
@@ -27,6 +27,7 @@ NAMES = {
     "top1": "Most probable class",
     "entropy": "Entropy",
     "attention": "CLS attention",
+    "similarity": "Similarity to CLS",
 }
 GRAPH: Any = {"displayModeBar": False, "responsive": True, "doubleClick": False, "showTips": False}
 
@@ -42,7 +43,7 @@ def facts(session: Session) -> dict[str, Any]:
         "no_replacing": no_replacing(model),
         "no_cls_only": no_cls_only(model),
         "gallery": [{"key": p.key, "name": p.name} for p in session.gallery.pictures],
-        "quantities": [q for q in QUANTITIES if q != "attention" or model.family.has_cls],
+        "quantities": [q for q in QUANTITIES if q not in OF_CLS or model.family.has_cls],
         "replacing": list(REPLACING),
     }
 
@@ -206,7 +207,7 @@ def _content(session: Session) -> html.Div:
                     html.Div(dcc.Graph(id="maps", config=GRAPH, figure=_blank()), id="maps-box", className="maps one",
                              tabIndex=0, role="application",
                              **_aria("Patch maps. Arrow keys move between patches; P goes to the prefix tokens.")),
-                    html.Div(_how_to_read(session), id="empty", className="empty"),
+                    html.Div(how_to_read(session), id="empty", className="empty"),
                 ],
                 className="card stage", id="stage",
             ),
@@ -238,39 +239,14 @@ def _blank() -> dict[str, Any]:
 def _quantities(model: Any) -> list[dict[str, Any]]:
     no_cls = not model.family.has_cls
     return [
-        {"label": NAMES[q] + (" (no CLS token)" if q == "attention" and no_cls else ""), "value": q,
-         "disabled": q == "attention" and no_cls}
+        {"label": NAMES[q] + (" (no CLS token)" if q in OF_CLS and no_cls else ""), "value": q,
+         "disabled": q in OF_CLS and no_cls}
         for q in QUANTITIES
     ]  # fmt: skip
 
 
 def _field(label: str, control: Any) -> html.Div:
     return html.Div([html.Label(label, className="label", htmlFor=control.id), control], className="field")
-
-
-def _how_to_read(session: Session) -> list[Any]:
-    family, slices = session.model.family, session.model.layout.slices
-    words = {"cls": "the CLS token", "distill": "the distillation token", "registers": "register tokens",
-             "patches": "patches"}  # fmt: skip
-    parts = {"cls": "its CLS part", "distill": "the distillation head", "patch_mean": "its patch-mean part"}
-    if len(family.readouts) == 1:
-        reads = f"{' and '.join(words[g] for g in slices)} through the whole classifier"
-    else:
-        reads = ", ".join(f"{words[g]} through {parts[lens_readout(family, g)]}" for g in slices)
-    norm = "after the final norm" if session.model.lens_norm is not None else "without a norm, as this family has none"
-    return [
-        html.H2("How to read this"),
-        html.P("Each square is a token at one layer. Its colour says what the model's own classifier, applied there, "
-               "reads in it, long before the classifier's turn."),
-        html.Ul([
-            html.Li([html.B("Point"), " at a patch, or press Tab and the arrow keys: its five most probable classes "
-                     "stand below."]),
-            html.Li([html.B("Slide"), " through the layers, or press Play."]),
-            html.Li([html.B("Intervene"), " on the left: replace the CLS token, and the map after it and the "
-                     "difference appear here."]),
-        ]),
-        html.P(f"In this {family.name} model the lens reads {reads}, {norm}.", className="fine"),
-    ]  # fmt: skip
 
 
 def _code_dialog() -> html.Dialog:

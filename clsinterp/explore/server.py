@@ -25,7 +25,7 @@ from clsinterp.explore.session import Session
 from clsinterp.explore.state import State
 from clsinterp.figures.files import to_html
 from clsinterp.views.figure import lens_figure
-from clsinterp.views.table import attention_table, lens_table
+from clsinterp.views.table import attention_table, lens_table, similarity_table
 
 logger = logging.getLogger(__name__)
 HEADERS = {
@@ -203,7 +203,7 @@ def _routes(flask: Flask, session: Session) -> None:
         if what == "parquet":
             import pyarrow as pa
 
-            table = attention_table if state.quantity == "attention" else lens_table
+            table = {"attention": attention_table, "similarity": similarity_table}.get(state.quantity, lens_table)
             buffer = BytesIO()
             pq.write_table(pa.concat_tables([table(v) for v in views], promote_options="permissive"), buffer)
             return _file(buffer.getvalue(), f"{name}.parquet", "application/vnd.apache.parquet")

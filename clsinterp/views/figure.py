@@ -1,5 +1,6 @@
 """A lens view as one figure: maps and trajectories under a layer slider, in notebooks and as pages without a server."""
 
+import html
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -71,14 +72,10 @@ def lens_figure(
 
 def _title(views: Sequence[Reading]) -> str:
     view = views[-1]
-    output = ", ".join(
-        f"{shown(view.class_names[c])} {100 * p:.1f}%"
-        for p, c in zip(*(x.tolist() for x in view.output.softmax(-1).topk(min(3, len(view.output)))), strict=True)
-    )
     done = f"; {view.intervention.describe()}" if view.intervention else ""
     borrowed = view.read_by.get("cls") == "patch_mean"
     patches = "; the head reads patches: on the CLS token the lens applies what reads patches" if borrowed else ""
-    return f"Logit lens: {shown(view.model, 60)}<br><sup>output: {output}{done}{patches}</sup>"
+    return f"Logit lens: {shown(view.model, 60)}<br><sup>output: {html.escape(view.answer(28))}{done}{patches}</sup>"
 
 
 def lens_widget(

@@ -86,13 +86,15 @@ def lens(
     if edit.replace is not None:
         here = ENTERING if edit.layer == EMBEDDINGS else f"blocks.{edit.layer}.hook_resid_post"
     names = _names(model, edit, model.family.has_cls)
-    logits, output, attention = lens_trace(model, batch, names, here, edit.maker(), reference, head, edit.cls_only)
+    taken = lens_trace(model, batch, names, here, edit.maker(), reference, head, edit.cls_only)
+    logits, output, attention, similarity = taken
     n_tokens = logits.shape[1]
     groups = tuple(g for g, where in model.layout.slices.items() for _ in range(*where.indices(n_tokens)))
     return LensView(
         logits,
         output,
         attention,
+        similarity,
         tuple(_names_of(model, n_tokens)),
         groups,
         model.patch_grid(pixels),

@@ -25,7 +25,9 @@ QUANTITIES = {
     "top1": "most probable class",
     "entropy": "entropy (bits)",
     "attention": "CLS attention",
+    "similarity": "cosine similarity to CLS",
 }
+OF_CLS = ("attention", "similarity")  # where there is a CLS token
 OF_A_CLASS = ("probability", "logit", "rank", "identifiability")
 # Okabe and Ito's colours, which colour-blind readers can tell apart, and three dark ones; letters in the cells say the
 # same without colour.
@@ -85,12 +87,13 @@ def values(
     Args:
         view: the view.
         quantity: ``probability``, ``logit``, ``rank`` (0-based) or ``identifiability`` (1 - rank / C) of a class;
-            ``top1`` (the most probable class's index); ``entropy`` in bits; ``attention`` of the CLS token.
+            ``top1`` (the most probable class's index); ``entropy`` in bits; ``attention`` of the CLS token; ``similarity``:
+            cosine of the angle between a token and the CLS token in the residual stream after that layer.
         class_index: the class, by number or name; default the output's most probable one.
         head: the attention head; default the mean of all.
 
     Raises:
-        RequestError: no such quantity, class or head, or attention without a CLS token.
+        RequestError: no such quantity, class or head, or attention or similarity without a CLS token.
     """
     if quantity not in QUANTITIES:
         raise RequestError(f"quantity {quantity!r} was given; one of {', '.join(QUANTITIES)} is expected.")
@@ -106,8 +109,10 @@ def values(
         return view.logits.argmax(-1).float()
     if quantity == "entropy":
         return torch.special.entr(view.probabilities).sum(-1) / math.log(2)
-    if view.attention is None:
-        raise RequestError(f"A {view.family} model has no CLS token, so there is no CLS attention to show.")
+    if view.attention is None or view.similarity is None:
+        raise RequestError(f"A {view.family} model has no CLS token, so there is no {QUANTITIES[quantity]} to show.")
+    if quantity == "similarity":
+        return view.similarity
     if head is None:
         return view.attention.mean(1)
     if not 0 <= head < view.attention.shape[1]:
@@ -184,6 +189,8 @@ def _scale(quantity: str, numbers: list[Tensor], title: str, n_classes: int) -> 
         return Scale("Viridis", low, high if high > low else low + 1, title)
     if quantity == "entropy":
         return Scale("Cividis", 0.0, math.log2(n_classes) or 1.0, title)
+    if quantity == "similarity":
+        return Scale("Viridis", min(low, 0.0), 1.0, title)
     top = next(x for x in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0) if high <= x)
     return Scale("Cividis" if quantity == "attention" else "Viridis", 0.0, 1.0 if top > 0.2 else top, title)
 

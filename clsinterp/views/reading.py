@@ -19,6 +19,7 @@ class Reading:
         logits: what the lens gives, layer by layer, token by token (prefix tokens first, then patches row by row).
         output: the model's own logits; with ``cls_only``, those of the CLS read-out alone.
         attention: how much the CLS token attends to each token; None without a CLS token.
+        similarity: cosine similarity of each token to the CLS token in the residual stream; None without a CLS token.
         tokens, groups: each token's name, and the group it belongs to.
         grid: rows and columns of patches.
         class_names: of the classifier.
@@ -33,6 +34,7 @@ class Reading:
     logits: Float[Tensor, "layer token classes"]
     output: Float[Tensor, " classes"]
     attention: Float[Tensor, "layer head token"] | None
+    similarity: Float[Tensor, "layer token"] | None
     tokens: tuple[str, ...]
     groups: tuple[str, ...]
     grid: tuple[int, int]
@@ -44,17 +46,21 @@ class Reading:
     intervention: Intervention | None = None
 
     def __repr__(self) -> str:
-        first = [
-            f"{self.class_names[c]} {100 * p:.1f}%"
-            for p, c in zip(*(x.tolist() for x in self.output.softmax(-1).topk(min(3, len(self.output)))), strict=True)
-        ]
         lines = [
             f"{type(self).__name__}({self.model[-60:]}: {self.n_layers} layers, {len(self.tokens)} tokens, "
             f"{len(self.class_names)} classes)",
-            f"output: {', '.join(name[:40] for name in first)}",
+            f"output: {self.answer(40)}",
             *([self.intervention.describe()] if self.intervention else []),
         ]
         return "\n  ".join(lines)
+
+    def answer(self, longest: int = 60) -> str:
+        """The output's three most probable classes in words, names cut at `longest`, and among how many they are."""
+        probability, index = (x.tolist() for x in self.output.softmax(-1).topk(min(3, len(self.output))))
+        names = [self.class_names[c] for c in index]
+        cut = [name if len(name) <= longest else f"{name[: longest - 1]}…" for name in names]
+        first = (f"{name} {100 * p:.1f}%" for name, p in zip(cut, probability, strict=True))
+        return f"{', '.join(first)} (of {len(self.class_names)} classes)"
 
     @property
     def n_layers(self) -> int:
@@ -69,7 +75,7 @@ class Reading:
     @property
     def nbytes(self) -> int:
         """Bytes of the tensors, for caches."""
-        return sum(t.nbytes for t in (self.logits, self.output, self.attention) if t is not None)
+        return sum(t.nbytes for t in (self.logits, self.output, self.attention, self.similarity) if t is not None)
 
     @property
     def probabilities(self) -> Float[Tensor, "layer token classes"]:

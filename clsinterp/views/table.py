@@ -50,6 +50,14 @@ def attention_table(view: Reading) -> pa.Table:
     )
 
 
+def similarity_table(view: Reading) -> pa.Table:
+    """One row per layer and token: its cosine similarity to the CLS token."""
+    assert view.similarity is not None  # as above
+    layers, tokens = view.similarity.shape
+    layer, token = (x.flatten() for x in torch.meshgrid(torch.arange(layers), torch.arange(tokens), indexing="ij"))
+    return pa.table(_head(view, layer, token) | {"similarity": pa.array(view.similarity.flatten().numpy())})
+
+
 def all_ranks(view: Reading) -> torch.Tensor:
     """0-based ranks of every class, (layer, token, classes); ties go to the lower index, as in `clsinterp.probing.metrics`."""
     order = view.logits.sort(dim=-1, descending=True, stable=True).indices

@@ -28,7 +28,7 @@ def lens_trace(
     reference: Tensor | None,
     head: Head,
     cls_only: bool,
-) -> tuple[Tensor, Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """What a view holds of the first image of `batch`.
 
     Args:
@@ -42,7 +42,8 @@ def lens_trace(
         cls_only: whether `output` is that of the CLS read-out alone.
 
     Returns:
-        Lens logits (layer, token, class), output logits (class), attention of the CLS token (layer, head, token) or None.
+        Lens logits (layer, token, class), output logits (class), attention of the CLS token (layer, head, token) or None,
+        similarity to the CLS token (layer, token) or None.
 
     Raises:
         RunError: NaN or infinity in the residual stream.
@@ -50,14 +51,16 @@ def lens_trace(
     given = None if head.own else head
     with model.trace(batch):
         with torch.no_grad():
-            finite, logits, output, attention = _body(model, names, here, make, reference, given, cls_only)
+            finite, logits, output, attention, similarity = _body(model, names, here, make, reference, given, cls_only)
         nnsight.save(finite)
         nnsight.save(logits)
         nnsight.save(output)
         nnsight.save(attention)
+        nnsight.save(similarity)
     if not finite:
         raise RunError("NaN or infinity in the residual stream. Look at the checkpoint's weights, or use float32.")
-    return logits.float().cpu(), output.float().cpu(), attention.float().cpu() if len(attention) else None
+    logits, output, attention, similarity = (x.float().cpu() for x in (logits, output, attention, similarity))
+    return logits, output, attention if len(attention) else None, similarity if len(similarity) else None
 
 
 def _body(
@@ -68,7 +71,7 @@ def _body(
     reference: Tensor | None,
     given: Head | None,
     cls_only: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     cls = model.layout.index("cls") if model.family.has_cls else None
     stream: list[Tensor] = []
     patterns: list[Tensor] = []
@@ -99,4 +102,7 @@ def _body(
     else:
         output = ends["hook_logits"] if given is None else head(features)
     attention = torch.stack(patterns) if patterns else torch.empty(0)
-    return torch.isfinite(tokens).all(), token_logits(model, tokens, head), output, attention
+    similarity = torch.empty(0)
+    if cls is not None:
+        similarity = torch.cosine_similarity(tokens.float(), tokens[:, cls, None].float(), dim=-1)
+    return torch.isfinite(tokens).all(), token_logits(model, tokens, head), output, attention, similarity

@@ -1,9 +1,12 @@
-"""The sample that ships: the same images as the data called zoo, classes in turn."""
+"""What ships to try things on: the same images as the data called zoo, classes in turn; and photos."""
+
+from pathlib import Path
 
 import pytest
 import torch
 
 import clsinterp
+from clsinterp.data.sample import PHOTOS, shipped
 from clsinterp.errors import RequestError
 
 
@@ -23,3 +26,22 @@ def test_classes_take_turns_and_the_images_are_the_samples():
 def test_more_than_there_are_is_refused(n):
     with pytest.raises(RequestError, match="1 to 1000"):
         clsinterp.sample_images(n)
+
+
+def test_photos_are_large_enough_small_to_ship_and_of_known_origin():
+    photos = clsinterp.sample_photos()
+    card = (PHOTOS / "README.md").read_text()
+    assert len(photos) == 4
+    for name, photo in photos.items():
+        assert min(photo.size) >= 300
+        assert (PHOTOS / f"{name}.jpg").stat().st_size <= 40_000
+        assert f"| `{name}.jpg` |" in card
+
+
+def test_a_shipped_photo_is_found_by_its_name_and_a_file_that_is_there_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = Path("zoo/photos/cat.jpg")
+    assert shipped(asked) == PHOTOS / "cat.jpg"
+    asked.parent.mkdir(parents=True)
+    asked.write_bytes(b"mine")
+    assert shipped(asked) == asked

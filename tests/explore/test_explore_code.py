@@ -1,6 +1,7 @@
 """The code the explorer hands out runs and gives the numbers shown; its galleries; its command."""
 
 import runpy
+from pathlib import Path
 
 import explore_session
 import pytest
@@ -52,6 +53,7 @@ STATES = [
         ("attention", {"replace": "swap", "at": 1, "head": 1}),
         ("attention", {"replace": "swap", "at": 2, "cls_only": True}),
         ("attention", {}),
+        ("similarity", {"replace": "swap", "at": 1}),
         ("probability", {"cls_only": True}),
     )
 ]
@@ -88,6 +90,17 @@ def test_code_from_the_shipped_sample_and_from_uploads(model, run, tmp_path, mon
     picture = session.gallery.add(TAB, (tmp_path / name).read_bytes(), name)
     text = code_module.code(session, State(image=picture.key), TAB, 0, 0)
     assert run(text)["image"].filename == name
+
+
+@pytest.mark.parametrize("change", [{}, {"replace": "swap", "at": 1}, {"replace": "mean", "at": 2}])
+def test_code_from_the_photos_that_ship_names_no_path(model, run, change):
+    session = explore_session.Session(model("vit"), from_folder(Path("zoo/photos")))
+    a, b = keys(session)[:2]
+    state = State(image=a, donor=b, **change)
+    text = code_module.code(session, state, TAB, 2, 1)
+    assert "Image" not in text
+    shown = session.views(state, TAB)[-1].probabilities[2, :, 1]
+    torch.testing.assert_close(run(text)["numbers"], shown, atol=1e-4, rtol=1e-4)
 
 
 # -- galleries ---------------------------------------------------------------------

@@ -230,6 +230,8 @@ def test_downloads_hold_the_view(client, session):
     assert "<script src" not in page
     attention = pq.read_table(BytesIO(client.get(f"/download/parquet?{query}&quantity=attention").data))
     assert attention.num_rows == 2 * views[0].attention.numel()
+    similarity = pq.read_table(BytesIO(client.get(f"/download/parquet?{query}&quantity=similarity").data))
+    assert similarity.num_rows == 2 * views[0].similarity.numel()
     assert client.get(f"/download/exe?{query}").status_code == 400
 
 

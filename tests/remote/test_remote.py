@@ -182,6 +182,7 @@ def test_a_lens_view_is_the_same_there(double, family, replace):
     assert torch.equal(found.logits, expected.logits)
     assert torch.equal(found.output, expected.output)
     assert torch.equal(found.attention, expected.attention)
+    assert torch.equal(found.similarity, expected.similarity)
     assert (found.tokens, found.groups, found.grid, found.class_names) == (
         expected.tokens, expected.groups, expected.grid, expected.class_names,
     )  # fmt: skip

@@ -21,7 +21,7 @@ from clsinterp.views.grid import grid_figure
 from clsinterp.views.intervention import Intervention
 from clsinterp.views.lens import lens
 from clsinterp.views.maps import QUANTITIES, panels, values
-from clsinterp.views.table import attention_table
+from clsinterp.views.table import attention_table, similarity_table
 from clsinterp.vision_model import VisionModel
 
 READ = (*tiny.FIVE, "beit-mean", "dinov2-registers", "deit-no-teacher", "siglip")
@@ -82,6 +82,24 @@ def test_attention_is_that_of_the_eager_model(model, family):
         patterns = eager(x, output_attentions=True).attentions
     wanted = torch.stack([p[0, :, 0] for p in patterns])
     torch.testing.assert_close(lens(m, x[0]).attention, wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", [*tiny.FIVE, "dinov2-registers"])
+def test_similarity_is_the_angle_to_the_cls_token_after_what_was_done(model, family):
+    m, x = model(family), tiny.pixels(2)
+    after = plain_forward(m, x)[0]  # of every image, the one that gives its token too
+    for intervention in (None, Intervention("swap", 1, x[1:])):
+        view = lens(m, x[0], intervention)
+        if intervention is None:
+            tokens = stream(after).detach().double()
+        else:  # where it is put in: the other image's token among one's own
+            tokens = stream(after).detach().double()[1:2]
+            tokens[0, 0] = stream(after, 1).detach().double()[1, 0]
+        length = tokens.norm(dim=-1)
+        wanted = (tokens @ tokens[:, 0, :, None])[..., 0] / (length * length[:, :1])
+        found = view.similarity if intervention is None else view.similarity[1:2]
+        torch.testing.assert_close(found.double(), wanted, atol=1e-5, rtol=1e-5)
+    assert torch.equal(values(view, "similarity"), view.similarity)
 
 
 @pytest.mark.parametrize("family", tiny.FIVE)
@@ -221,6 +239,9 @@ def test_the_table_holds_every_number(model):
     attention = attention_table(view).to_pylist()
     assert attention[-1]["attention"] == pytest.approx(float(view.attention[-1, -1, -1]))
     assert len(attention) == view.attention.numel()
+    similarity = similarity_table(view).to_pylist()
+    assert similarity[-1]["similarity"] == pytest.approx(float(view.similarity[-1, -1]))
+    assert len(similarity) == view.similarity.numel()
 
 
 @pytest.mark.parametrize("quantity", QUANTITIES)
