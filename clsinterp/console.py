@@ -4,6 +4,8 @@ Heavy imports stay inside functions, so that --help is immediate.
 """
 
 import errno
+import functools
+import inspect
 import logging
 import os
 import re
@@ -55,15 +57,18 @@ def _show_version(asked: bool) -> None:
         raise typer.Exit
 
 
+VERBOSE = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Say how much work a run is, and what the libraries say.")
+]
+_said = {"verbose": False}  # before the command or after it
+
+
 @app.callback()
 def _root(
     asked: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
-    verbose: Annotated[
-        bool,
-        typer.Option("-v", "--verbose", help="Say how much work a run is, and let the libraries say what they say."),
-    ] = False,
+    verbose: VERBOSE = False,
 ) -> None:
     """Where vision transformers hold the label in their CLS token, and where their output depends on it.
 
@@ -74,8 +79,6 @@ def _root(
     """
     _said["verbose"] = verbose
 
-
-_said = {"verbose": False}  # what was asked of all commands
 
 MODEL = Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, checkpoint folder, or zoo/NAME.")]
 ALLOW_PICKLE = Annotated[
@@ -156,8 +159,19 @@ class Command(CommandHelp):
 
 
 def command(function: Callable[..., None], group: typer.Typer = app) -> Callable[..., None]:
-    """Register `function` as a `Command` of `group`."""
-    return group.command(cls=Command)(function)
+    """Register `function` as a `Command` of `group`, with ``--verbose`` among its options; it is returned as it was."""
+
+    @functools.wraps(function)
+    def called(*, verbose: bool, **options: Any) -> None:
+        _said["verbose"] |= verbose
+        function(**options)
+
+    asked = inspect.signature(function)
+    more = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=VERBOSE)
+    called.__signature__ = asked.replace(parameters=[*asked.parameters.values(), more])  # type: ignore[attr-defined]
+    called.__annotations__ = {**function.__annotations__, "verbose": VERBOSE}
+    group.command(cls=Command)(called)
+    return function
 
 
 def as_options(message: str, options: Mapping[str, str]) -> str:
@@ -211,7 +225,7 @@ def fail(message: str, status: int) -> None:
 def quiet_libraries() -> None:
     """Keep the libraries' bars and reports out of ours; what they would say about weights, `checkpoint` checks itself.
 
-    Does nothing after ``clsinterp --verbose``.
+    Does nothing under ``--verbose``.
     """
     if _said["verbose"]:
         return

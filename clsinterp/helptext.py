@@ -23,8 +23,8 @@ PANELS: dict[str, tuple[str, ...]] = {
     "Model": ("classifier", "config", "revision", "allow_pickle", "device", "dtype", "device_map", "batch_size", "memory_gb"),
     "Many workers": ("shard", "stage", "wait", "engine", "jobs", "address", "workers"),
     "A server": ("remote", "host", "port", "open_", "per_request"),
-    "Result": ("out", "resume", "overwrite", "quiet", "verbose"),
-    "Other": ("install_completion", "show_completion", "asked", "help"),
+    "Result": ("out", "resume", "overwrite", "quiet"),
+    "Other": ("install_completion", "show_completion", "asked", "verbose", "help"),
 }  # fmt: skip
 COMMAND_PANELS: dict[str, tuple[str, ...]] = {
     "The note": ("demo", "run", "note", "merge", "figure", "compare"),
@@ -35,11 +35,11 @@ EXAMPLES = "Examples:"
 
 
 def by_panel(names: Iterable[str], panels: dict[str, tuple[str, ...]], rest: str) -> dict[str, list[str]]:
-    """Panel -> its members among `names`, in the order of `names`; those in none stand in `rest`, which comes first."""
-    of = {name: panel for panel, members in panels.items() for name in members}
-    found: dict[str, list[str]] = {panel: [] for panel in (rest, *panels)}
-    for name in names:
-        found[of.get(name, rest)].append(name)
+    """Panel -> its members among `names`, in the panel's order; those in none stand in `rest`, which comes first."""
+    asked = list(names)
+    known = {name for members in panels.values() for name in members}
+    found = {rest: [name for name in asked if name not in known]}
+    found |= {panel: [name for name in members if name in asked] for panel, members in panels.items()}
     return {panel: members for panel, members in found.items() if members}
 
 

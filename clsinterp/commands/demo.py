@@ -7,6 +7,7 @@ import typer
 
 from clsinterp.commands.run import summary
 from clsinterp.console import command, err_console, out_console, progress_bars, quiet_libraries
+from clsinterp.data.hub import refuse_missing
 
 if TYPE_CHECKING:
     from clsinterp.runs.results import Run
@@ -40,6 +41,8 @@ def demo(
         clsinterp demo
         clsinterp demo --out runs/demo
     """
+    if photos is not None:
+        refuse_missing(photos)  # before torch is imported
     quiet_libraries()
     from clsinterp.figures.files import save_figure
     from clsinterp.figures.note import study_figures

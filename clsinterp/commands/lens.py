@@ -22,6 +22,7 @@ from clsinterp.console import (
     quiet_libraries,
     server_of,
 )
+from clsinterp.data.hub import refuse_missing
 from clsinterp.errors import RequestError
 from clsinterp.parse import parse_config, parse_names
 
@@ -185,6 +186,8 @@ def explore(
     """
     if images is not None and data is not None:
         raise RequestError("--images and --data were both given; choose one.")
+    if data is not None:
+        refuse_missing(data)  # before torch is imported
     try:
         import dash  # noqa: F401
     except ImportError as error:

@@ -7,6 +7,7 @@ import typer
 
 from clsinterp.commands.run import summary
 from clsinterp.console import DEVICE, DTYPE, command, err_console, out_console, progress_bars, quiet_libraries
+from clsinterp.data.hub import refuse_missing
 
 
 @command
@@ -33,6 +34,8 @@ def note(
         clsinterp note --data ILSVRC/imagenet-1k
         clsinterp note --data ILSVRC/imagenet-1k --limit 256 --out runs/dry
     """
+    if not out.exists():  # finished runs are drawn again without their data
+        refuse_missing(data)  # before torch is imported
     quiet_libraries()
     from clsinterp.errors import RequestError
     from clsinterp.figures.files import save_figure

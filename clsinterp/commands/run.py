@@ -23,6 +23,7 @@ from clsinterp.console import (
     quiet_libraries,
     server_of,
 )
+from clsinterp.data.hub import refuse_missing
 from clsinterp.errors import RequestError
 from clsinterp.parse import parse_config, parse_layers, parse_names, parse_numbers
 
@@ -145,6 +146,7 @@ def run(
     """
     if resume and overwrite:
         raise RequestError("--resume and --overwrite were both given; choose one.")
+    refuse_missing(data)  # before torch is imported
     from clsinterp.runs.request import Request, Resources, Scope, default_out
     from clsinterp.runs.units import Shard
 

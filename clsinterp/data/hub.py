@@ -1,14 +1,16 @@
-"""Whether the hub can be asked, found out in seconds: its own clients try for half a minute before they say so."""
+"""Whether there are data under a name, found out in seconds: the hub's own clients try for half a minute before they say no."""
 
 from __future__ import annotations
 
 import difflib
+import os
 import threading
 from pathlib import Path
 
+from clsinterp.data.named import NAMED
 from clsinterp.errors import RequestError
 
-SECONDS = 2.5
+SECONDS = 2.0
 
 
 def reachable(seconds: float = SECONDS) -> bool:
@@ -34,29 +36,37 @@ def reachable(seconds: float = SECONDS) -> bool:
     return answered.is_set()
 
 
-def refuse_unreachable(data: str) -> None:
-    """Refuse a name that is no folder here where the hub can't be asked for it, with the names here that are near.
+def refuse_missing(data: str) -> None:
+    """Refuse a name under which there is nothing here, nor on the hub as far as that can be told, with what is called alike.
+
+    Cheap: a command asks before it imports what reads data.
 
     Raises:
         RequestError: as said.
     """
     from huggingface_hub import constants
 
-    if (
-        not constants.HF_HUB_OFFLINE and not reachable()
-    ):  # told to be offline, its clients look into their caches at once
-        raise RequestError(
-            f"there is no folder or file {data}, and the hub cannot be reached to look for a data set of that name.{near(data)}"
-        )
+    here = os.path.expanduser(data)  # pathlib raises for a user who is not there, and for a name no file can have
+    if data == "zoo" or os.path.isdir(here) or os.path.isfile(here):
+        return
+    if data.startswith((".", "/", "~")) or data.count("/") > 1:
+        raise RequestError(f"there is no file or folder {data}.{near(data)}")
+    if constants.HF_HUB_OFFLINE or reachable():  # told to be offline, its clients look into their caches at once
+        return
+    if data in NAMED:
+        raise RequestError(f"{data} lies on the hub, which cannot be reached; give a folder of class folders, or zoo.")
+    raise RequestError(
+        f"there is no folder or file {data}, and the hub cannot be reached to look for a data set of that name.{near(data)}"
+    )
 
 
 def near(data: str) -> str:
-    """A sentence that names what stands beside `data` and is called alike; empty if nothing is."""
-    path = Path(data).expanduser()
+    """A sentence that names what is called like `data`, beside it or known to this package; empty if nothing is."""
+    path = Path(os.path.expanduser(data))
     try:
         beside = [p.name for p in path.parent.iterdir() if p.is_dir() or p.suffix in (".parquet", ".tar")]
-    except OSError:
+    except (OSError, ValueError):
         beside = []
-    known = [*beside, "zoo"] if path.parent == Path() else beside
+    known = [*beside, *NAMED, "zoo"] if path.parent == Path() else beside
     close = difflib.get_close_matches(path.name, known, n=3)
     return f" Near: {', '.join(str(path.with_name(name)) for name in close)}." if close else ""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from clsinterp.data.hub import near, refuse_unreachable
+from clsinterp.data.hub import near, refuse_missing
 from clsinterp.data.named import NAMED
 from clsinterp.data.names import in_order, number
 from clsinterp.data.sample import SAMPLE
@@ -113,6 +113,7 @@ def open_rows(
 
 def _load(data: str) -> dict[str, Any]:
     """Split name -> rows, stored (`Dataset`) or streamed (`IterableDataset`)."""
+    refuse_missing(data)
     import datasets
 
     path = SAMPLE if data == "zoo" else Path(data).expanduser()
@@ -126,11 +127,8 @@ def _load(data: str) -> dict[str, Any]:
                     f"{data} is a {path.suffix or 'nameless'} file; a folder, .parquet or .tar is expected."
                 )
             return dict(datasets.load_dataset(kind, data_files=str(path)))
-        if data.startswith((".", "/", "~")) or data.count("/") > 1:
-            raise RequestError(f"there is no file or folder {data}.{near(data)}")
         if data in NAMED:
             return dict(datasets.load_dataset("parquet", data_files=NAMED[data], streaming=True))
-        refuse_unreachable(data)
         return dict(datasets.load_dataset(data, streaming=True))
     except RequestError:
         raise

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from clsinterp.runs.by_image import ByImage
-from clsinterp.runs.verdicts import DRAWS, resample, verdicts
-from clsinterp.sweeps.columns import column
+from clsinterp.runs.verdicts import DRAWS, Curves, resample
 
 
 @dataclass(frozen=True)
@@ -41,22 +39,18 @@ def gap(images: pa.Table, classes: Sequence[int], seed: int = 0) -> Gap:
         classes: for each label of the data, the classifier's class.
         seed: of the 1000 bootstrap resamples of the images.
     """
-    found = verdicts(images, classes, seed)
-    if reason := found.decodable_from.reason or found.used_from.reason:
+    curves = Curves.of(images, classes)
+    if reason := next(filter(None, curves.reasons().values()), None):
         return Gap(None, reason=reason)
-    table = ByImage(images)
-    layers = table.layers("shuffle")
-    probe, shuffle = (np.stack([table.right(column(curve, x)) for x in layers], 1) for curve in ("probe", "shuffle"))
-    intact, floor, majority = table.right("rank_intact"), table.following(classes), table.of_majority()
 
     def of(weights: np.ndarray) -> float:
-        read, chance = weights @ probe, weights @ majority
-        top, low = weights @ intact, weights @ floor
+        read, chance = weights @ curves.probe, weights @ curves.majority
+        top, low = weights @ curves.intact, weights @ curves.floor
         available = (read - chance) / (read.max() - chance)
-        used = (top - weights @ shuffle) / (top - low)
+        used = (top - weights @ curves.shuffle) / (top - low)
         return float((available - used).mean())
 
     generator = np.random.default_rng(seed)
-    draws = [of(resample(table.n, generator)) for _ in range(DRAWS)]
+    draws = [of(resample(curves.n, generator)) for _ in range(DRAWS)]
     low, high = np.percentile(draws, [2.5, 97.5])
-    return Gap(of(np.full(table.n, 1 / table.n)), (float(low), float(high)))
+    return Gap(of(np.full(curves.n, 1 / curves.n)), (float(low), float(high)))

@@ -76,6 +76,57 @@ class Verdicts:
         return {"decodable_from": self.decodable_from, "used_from": self.used_from}
 
 
+@dataclass(frozen=True)
+class Curves:
+    """What the two are read from, image by image.
+
+    Attributes:
+        layers: those from 0 on.
+        intact, floor, majority: (image,): whether the answer is right, whether the donor's is, whether the label is the most
+            frequent one.
+        shuffle, probe: (image, layer): whether the answer after a swap is right, and the probe's.
+    """
+
+    layers: Sequence[int]
+    intact: np.ndarray
+    floor: np.ndarray
+    majority: np.ndarray
+    shuffle: np.ndarray
+    probe: np.ndarray
+
+    @classmethod
+    def of(cls, images: pa.Table, classes: Sequence[int]) -> Curves:
+        """From per-image ranks and answers, as a run writes them, and the classifier's class of each label of the data."""
+        table = ByImage(images)
+        layers = table.layers("shuffle")
+        by_layer = (_by_layer([table.right(column(curve, x)) for x in layers]) for curve in ("shuffle", "probe"))
+        return cls(layers, table.right("rank_intact"), table.following(classes), table.of_majority(), *by_layer)
+
+    @property
+    def n(self) -> int:
+        """How many images."""
+        return len(self.intact)
+
+    def reasons(self) -> dict[str, str | None]:
+        """Why nothing can be said on ``decodable_from`` and on ``used_from``; None where something can."""
+        refusal = _refusal(self.n, self.layers)
+        reasons = {"decodable_from": refusal, "used_from": refusal}
+        if refusal:
+            return reasons
+        best = self.probe[:, self.probe.mean(0).argmax()]
+        if not _above(best, self.majority, len(self.layers)):
+            reasons["decodable_from"] = (
+                f"the best probe ({best.mean():.3f}) is not above the share of the most frequent label "
+                f"({self.majority.mean():.3f})"
+            )
+        if not _above(self.intact, self.floor):
+            reasons["used_from"] = (
+                f"the intact accuracy ({self.intact.mean():.3f}) is not above what is left if the output follows the swap "
+                f"({self.floor.mean():.3f})"
+            )
+        return reasons
+
+
 def verdicts(images: pa.Table, classes: Sequence[int], seed: int = 0) -> Verdicts:
     """The floors and the two layers of a run.
 
@@ -90,44 +141,28 @@ def verdicts(images: pa.Table, classes: Sequence[int], seed: int = 0) -> Verdict
         layer where the best is not above the floor (95%, paired, corrected for choosing the best of all layers). Neither
         below 100 images. Layer -1, before block 0, takes no part.
     """
-    table = ByImage(images)
-    intact, floor, majority = table.right("rank_intact"), table.following(classes), table.of_majority()
-    layers = table.layers("shuffle")
-    shuffle, probe = (_by_layer([table.right(column(curve, x)) for x in layers]) for curve in ("shuffle", "probe"))
-    floors = {"use": float(floor.mean()), "availability": float(majority.mean())}
-    refusal = _refusal(table.n, layers)
-    reasons = {"decodable_from": refusal, "used_from": refusal}
-    if not refusal:
-        best = probe[:, probe.mean(0).argmax()]
-        if not _above(best, majority, len(layers)):
-            reasons["decodable_from"] = (
-                f"the best probe ({best.mean():.3f}) is not above the share of the most frequent label "
-                f"({majority.mean():.3f})"
-            )
-        if not _above(intact, floor):
-            reasons["used_from"] = (
-                f"the intact accuracy ({intact.mean():.3f}) is not above what is left if the output follows the swap "
-                f"({floor.mean():.3f})"
-            )
+    curves = Curves.of(images, classes)
+    reasons = curves.reasons()
 
     def first(weights: np.ndarray) -> tuple[int, int]:
         """Places of the two layers for image weights that sum to 1; ``len(layers)`` is never."""
-        top, low = weights @ intact, weights @ floor
-        read, chance = weights @ probe, weights @ majority
-        used = top - weights @ shuffle >= (top - low) / 2 - ROUNDING
+        top, low = weights @ curves.intact, weights @ curves.floor
+        read, chance = weights @ curves.probe, weights @ curves.majority
+        used = top - weights @ curves.shuffle >= (top - low) / 2 - ROUNDING
         return _first(read >= (read.max() + chance) / 2 - ROUNDING), _first(used & (top > low))
 
-    found = {}
-    generator = np.random.default_rng(seed)
-    draws = [] if refusal else [first(resample(table.n, generator)) for _ in range(DRAWS)]
-    point = None if refusal else first(np.full(table.n, 1 / table.n))
-    for i, (name, reason) in enumerate(reasons.items()):
-        if reason is not None or point is None:
-            found[name] = Onset(None, reason=reason)
-            continue
-        ends = np.percentile([draw[i] for draw in draws], [2.5, 97.5], method="nearest").astype(int)
-        layer, low, high = (layers[place] if place < len(layers) else None for place in (point[i], *ends))
-        found[name] = Onset(layer, (low, high))
+    found = {name: Onset(None, reason=reason) for name, reason in reasons.items()}
+    if None in reasons.values():
+        generator = np.random.default_rng(seed)
+        draws = [first(resample(curves.n, generator)) for _ in range(DRAWS)]
+        point = first(np.full(curves.n, 1 / curves.n))
+        for i, name in enumerate(reasons):
+            if reasons[name] is None:
+                ends = np.percentile([draw[i] for draw in draws], [2.5, 97.5], method="nearest").astype(int)
+                places = (point[i], *ends)
+                layer, low, high = (curves.layers[at] if at < len(curves.layers) else None for at in places)
+                found[name] = Onset(layer, (low, high))
+    floors = {"use": float(curves.floor.mean()), "availability": float(curves.majority.mean())}
     return Verdicts(floors, **found)
 
 

@@ -22,6 +22,29 @@ def test_nothing_heavy_is_imported_until_it_is_needed(what):
     assert found.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    "asked", [("run", "zoo/vit", "--data"), ("note", "--data"), ("explore", "--data"), ("demo", "--photos")]
+)
+def test_mistyped_data_are_refused_before_anything_heavy_is_imported(asked, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    (tmp_path / "photos").mkdir()
+    code = f"""
+import sys
+from clsinterp.data import hub
+from clsinterp.cli import app
+hub.reachable = lambda: False
+try:
+    app([*{asked}, "photso"])
+finally:
+    print([m for m in ("torch", "transformers", "datasets") if m in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+    assert "Near: photos." in done.stderr
+    assert done.returncode == 2
+
+
 def test_help_and_package_contents():
     code, text = invoke("--help")
     assert code == 0

@@ -119,6 +119,20 @@ def test_a_mistyped_folder_is_told_in_time_with_what_is_near(tmp_path, monkeypat
     assert time.monotonic() - begun < 10  # the hub's client alone takes 23 s
 
 
+@pytest.mark.parametrize("typed", ["imagenete", "zooo"])
+def test_names_this_package_knows_are_near_too(monkeypatch, typed):
+    monkeypatch.setattr(hub, "reachable", lambda: False)
+    with pytest.raises(RequestError, match=r"Near: (imagenette|zoo)\."):
+        open_data(typed)
+
+
+@pytest.mark.parametrize("typed", ["~nobody.at.all/x", "a\0b", "x" * 5000, "./" + "x" * 5000])
+def test_what_no_file_can_be_called_is_not_there(monkeypatch, typed):
+    monkeypatch.setattr(hub, "reachable", lambda: False)
+    with pytest.raises(RequestError, match=r"there is no|cannot read"):
+        open_data(typed)
+
+
 def test_a_hub_that_does_not_answer_is_not_waited_for(monkeypatch):
     import socket
 
