@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 import pyarrow as pa
 
+from clsinterp.figures.colour import as_text
 from clsinterp.figures.facts import Facts
 from clsinterp.figures.pieces import curve, layer_axes, level, share_axis
 from clsinterp.figures.style import BLUE, GREEN, GREY, ORANGE, finish
@@ -95,5 +96,5 @@ def _named_at_the_ends(fig: go.Figure, names: Sequence[tuple[str, str, float]], 
     for (name, colour, value), place in zip(ordered, places, strict=True):
         fig.add_annotation(
             x=x, y=place, text=f"{name} <b>{value:.2f}</b>", showarrow=False, xanchor="left", xshift=8, align="left",
-            font={"size": 14, "color": colour},
+            font={"size": 14, "color": as_text(colour)},
         )  # fmt: skip

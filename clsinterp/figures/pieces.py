@@ -6,7 +6,8 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from clsinterp.figures.style import COLOURS, GREY, SYMBOLS, finish, rgba
+from clsinterp.figures.colour import ink, of_scale, written
+from clsinterp.figures.style import COLOURS, GREY, SEQUENTIAL, SYMBOLS, finish, rgba
 
 Row = dict[str, Any]
 INTERVAL = " [%{customdata[0]:.3f}, %{customdata[1]:.3f}], n = %{customdata[2]}"
@@ -75,10 +76,10 @@ def level(
 
 def heat(
     fig: go.Figure, z: Sequence[Sequence[float | None]], x: Sequence[Any], y: Sequence[Any], *, title: str = "",
-    low: float = 0.0, high: float = 1.0, scale: str = "Viridis", bar: float | None = 1.02, digits: int = 2,
+    low: float = 0.0, high: float = 1.0, scale: str = SEQUENTIAL, bar: float | None = 1.02, digits: int = 2,
     size: int = 10, hover: str = "%{y}, %{x}", **where: Any,
 ) -> None:  # fmt: skip
-    """A heatmap with its values written in; row 0 is drawn at the top.
+    """A heatmap with its values written in, in black or white as their cell asks for; row 0 is drawn at the top.
 
     Args:
         fig: the figure.
@@ -92,9 +93,14 @@ def heat(
         hover: says which cell it is.
         **where: ``row`` and ``col``.
     """
-    text = (
-        [["" if v is None else f"{round(v, digits) + 0.0:.{digits}f}" for v in line] for line in z] if digits else None
-    )
+
+    def number(value: float | None) -> str:
+        if value is None:
+            return ""
+        cell = of_scale(scale, (value - low) / (high - low))
+        return written(f"{round(value, digits) + 0.0:.{digits}f}", ink(cell))
+
+    text = [[number(v) for v in line] for line in z] if digits else None
     shown = {"text": text, "texttemplate": "%{text}", "textfont": {"size": size}} if digits else {}
     fig.add_trace(
         go.Heatmap(

@@ -2,9 +2,12 @@
 
 import plotly.graph_objects as go
 
-BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#7f7f7f"
-BROWN, PINK, CYAN = "#8c564b", "#e377c2", "#17becf"
+# Chosen by a search: any two are told apart with normal sight and without one kind of cones (CIEDE2000 of 13 or more), and all
+# by three to one from white; `tests/figures/test_colours.py` measures it. Red is a rust, purple an indigo, cyan a sky blue.
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#1564d1", "#e7750a", "#006346", "#b34c05", "#2605a5", "#777777"
+BROWN, PINK, CYAN = "#522500", "#b586a9", "#0f9af3"
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, CYAN)
+SEQUENTIAL, DIVERGING = "Viridis", "RdBu"
 SYMBOLS = ("circle", "square", "diamond", "x", "triangle-up", "cross", "star", "hexagon")
 
 

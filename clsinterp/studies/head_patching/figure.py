@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 import pyarrow as pa
 
 from clsinterp.figures.pieces import Row, curve, finish_panels, heat, layer_axes, panel_grid, titled
-from clsinterp.figures.style import BLUE, ORANGE
+from clsinterp.figures.style import BLUE, DIVERGING, ORANGE
 
 SHOWN = 10  # heads with their intervals
 
@@ -41,7 +41,9 @@ def heads_figure(
     top = max(abs(v) for v in cell.values()) or 1.0
     grid = [[cell[layer, head] for head in numbers] for layer in layers]
     few = len(layers) * len(numbers) <= 100
-    heat(fig, grid, numbers, layers, low=-top, high=top, scale="RdBu", bar=None, digits=2 if few else 0, row=1, col=2)
+    heat(
+        fig, grid, numbers, layers, low=-top, high=top, scale=DIVERGING, bar=None, digits=2 if few else 0, row=1, col=2
+    )
     fig.update_xaxes(title_text="head", row=1, col=2)
     fig.update_yaxes(title_text="block", row=1, col=2)
     strongest = sorted(rows, key=lambda row: -row["value"])[:SHOWN]
