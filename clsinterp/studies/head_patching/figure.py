@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from clsinterp.figures.pieces import Row, curve, finish_panels, heat, layer_axes, panel_grid, titled
+from clsinterp.figures.layout import finish
+from clsinterp.figures.pieces import Row, curve, heat, layer_axes, panel_grid, titled
 from clsinterp.figures.style import BLUE, DIVERGING, ORANGE
 
 SHOWN = 10  # heads with their intervals
@@ -64,4 +65,4 @@ def heads_figure(
     title = (
         f"{about}: the strongest head, {place(strongest[0])}, recovers {strongest[0]['value']:.2f} of the difference"
     )
-    return finish_panels(fig, title, entries=(len(by_token),), panel=360)
+    return finish(fig, title, panel=360)
