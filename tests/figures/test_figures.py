@@ -8,6 +8,7 @@ import pytest
 import clsinterp
 from clsinterp.errors import RequestError
 from clsinterp.figures import note as figures
+from clsinterp.figures import style
 from clsinterp.figures.facts import Facts
 from clsinterp.figures.files import save_figure
 from clsinterp.runs.results import CURVES, curves_table
@@ -58,7 +59,7 @@ def test_the_note_figure_shows_the_values_in_the_notes_colours(curves):
     probe, shuffle = (trace(fig, figures.CURVE_LOOKS[c][0]) for c in ("probe", "shuffle"))
     assert list(probe.y) == [0.25, 0.5, 1.0]
     assert list(shuffle.y) == [0.9, 0.5, 0.1]
-    assert (probe.line.color, shuffle.line.color) == ("#1f77b4", "#ff7f0e")
+    assert (probe.line.color, shuffle.line.color) == (style.BLUE, style.ORANGE)
     assert trace(fig, "output, intact").line.dash == "dash"
     floor = trace(fig, "floor: the output follows the donor")
     assert (floor.line.dash, list(floor.y)) == ("dot", [0.15, 0.15])

@@ -5,7 +5,8 @@ from typing import Any
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from clsinterp.figures.pieces import curve, finish_panels, key, layer_axes, level, panel_grid, share_axis, titled
+from clsinterp.figures.layout import finish
+from clsinterp.figures.pieces import curve, key, layer_axes, level, panel_grid, share_axis, titled
 from clsinterp.figures.style import COLOURS
 from clsinterp.studies.setup import Setup
 from clsinterp.studies.tidy import pick
@@ -84,4 +85,4 @@ def class_space_figure(table: pa.Table, setup: Setup) -> go.Figure:
     last = {p: by_name[f"identifiability rate, {p}"][-1]["value"] for p in parts}
     said = " and ".join(f"{value:.2f} of {'CLS tokens' if p == 'cls' else 'patches'}" for p, value in last.items())
     title = f"{setup.name}: after the last block {said} name the class, each read by itself"
-    return finish_panels(fig, title, entries=(1, 2, 2), panel=260, shared=((1,), (2,), (3,)))
+    return finish(fig, title, panel=260, shared=((1,), (2,), (3,)))

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from clsinterp.figures.pieces import curve, finish_panels, key, layer_axes, level, panel_grid, share_axis, titled
+from clsinterp.figures.layout import finish
+from clsinterp.figures.pieces import curve, key, layer_axes, level, panel_grid, share_axis, titled
 from clsinterp.figures.style import BROWN, COLOURS, GREY, PINK
 from clsinterp.studies.setup import Setup
 from clsinterp.studies.tidy import pick
@@ -66,4 +67,4 @@ def frequency_figure(table: pa.Table, setup: Setup, cuts: Sequence[float]) -> go
     }
     title = (f"{setup.name}: of {last['intact']:.2f} the last block's CLS probe keeps {last['low-pass']:.2f} on what is below "
              f"{middle:g} of Nyquist, {last['high-pass']:.2f} above")  # fmt: skip
-    return finish_panels(fig, title, entries=(0, 3), panel=300, shared=((1, 2),))
+    return finish(fig, title, panel=300, shared=((1, 2),))

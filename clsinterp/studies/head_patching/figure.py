@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from clsinterp.figures.pieces import Row, curve, finish_panels, heat, layer_axes, panel_grid, titled
-from clsinterp.figures.style import BLUE, ORANGE
+from clsinterp.figures.layout import finish
+from clsinterp.figures.pieces import Row, curve, heat, layer_axes, panel_grid, titled
+from clsinterp.figures.style import BLUE, DIVERGING, ORANGE
 
 SHOWN = 10  # heads with their intervals
 
@@ -41,7 +42,9 @@ def heads_figure(
     top = max(abs(v) for v in cell.values()) or 1.0
     grid = [[cell[layer, head] for head in numbers] for layer in layers]
     few = len(layers) * len(numbers) <= 100
-    heat(fig, grid, numbers, layers, low=-top, high=top, scale="RdBu", bar=None, digits=2 if few else 0, row=1, col=2)
+    heat(
+        fig, grid, numbers, layers, low=-top, high=top, scale=DIVERGING, bar=None, digits=2 if few else 0, row=1, col=2
+    )
     fig.update_xaxes(title_text="head", row=1, col=2)
     fig.update_yaxes(title_text="block", row=1, col=2)
     strongest = sorted(rows, key=lambda row: -row["value"])[:SHOWN]
@@ -62,4 +65,4 @@ def heads_figure(
     title = (
         f"{about}: the strongest head, {place(strongest[0])}, recovers {strongest[0]['value']:.2f} of the difference"
     )
-    return finish_panels(fig, title, entries=(len(by_token),), panel=360)
+    return finish(fig, title, panel=360)

@@ -6,7 +6,8 @@ import plotly.graph_objects as go
 import pyarrow as pa
 from torch import Tensor
 
-from clsinterp.figures.pieces import curve, finish_panels, heat, layer_axes, level, panel_grid, share_axis, titled
+from clsinterp.figures.layout import finish
+from clsinterp.figures.pieces import curve, heat, layer_axes, level, panel_grid, share_axis, titled
 from clsinterp.figures.style import COLOURS, GREY
 from clsinterp.studies.setup import Setup
 from clsinterp.studies.tidy import pick
@@ -50,7 +51,7 @@ def readouts_figure(table: pa.Table, alike: Mapping[str, Tensor], setup: Setup, 
     best = max((kind for kind in kinds if kind != "intact"), key=lambda kind: last[kind])
     title = (f"{setup.name}: the last block fills a fresh token ({best}) with {last[best]:.2f} of labels, "
              f"the intact one with {last['intact']:.2f}")  # fmt: skip
-    return finish_panels(fig, title, entries=(2, 0), shared=((1,),))
+    return finish(fig, title, shared=((1,),))
 
 
 def calibration_figure(table: pa.Table, setup: Setup, samples: int) -> go.Figure:
@@ -90,4 +91,4 @@ def calibration_figure(table: pa.Table, setup: Setup, samples: int) -> go.Figure
     (error,) = pick(table, curve="ece, counts", layer=last)
     title = (f"{setup.name}: {samples} samples of the last block's read-out are off by {error['value']:.2f}, "
              f"the model's output by {model['value']:.2f}")  # fmt: skip
-    return finish_panels(fig, title, entries=(3, 4))
+    return finish(fig, title)
