@@ -1,7 +1,8 @@
 """How families form attention scores from queries and keys: what a row's ``scores`` can be.
 
 Each takes the attention module, queries and keys (batch, head, token, d_head) as their maps give them, and the positional and
-named arguments that the module was called with; it gives the scores (batch, head, query, key). Travels to a server, see
+named arguments that the module was called with; it gives the scores (batch, head, query, key). Queries may be of the first
+tokens alone, before the patches. Travels to a server, see
 `clsinterp.remote.travelling`.
 """
 
@@ -21,7 +22,7 @@ def dot_product(
     """Scaled dot products, with the additive bias the module was given (BEiT's relative positions)."""
     scores = q @ k.mT * q.shape[-1] ** -0.5
     bias = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
-    return scores if bias is None else scores + bias
+    return scores if bias is None else scores + bias[..., : q.shape[-2], :]
 
 
 def rotary_dinov3(

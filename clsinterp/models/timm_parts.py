@@ -20,7 +20,7 @@ def scores(
 
     Args:
         attn: timm's ``Attention``, ``AttentionRope``, ``EvaAttention``, or BEiT's.
-        q, k: (batch, head, token, d_head), as the linear maps give them.
+        q, k: (batch, head, token, d_head), as the linear maps give them; queries may be of the first tokens alone.
         args, kwargs: what the module was called with.
     """
     q, k = _normed(attn, "q_norm", q), _normed(attn, "k_norm", k)
@@ -28,7 +28,7 @@ def scores(
         q, k = (_turned(attn, x, rope) for x in (q, k))
     found = q @ k.mT * attn.scale
     for bias in (_relative_positions(attn), kwargs.get("shared_rel_pos_bias")):
-        found = found if bias is None else found + bias
+        found = found if bias is None else found + bias[..., : q.shape[-2], :]
     return found
 
 
@@ -42,6 +42,8 @@ def _turned(attn: Any, x: Tensor, rope: Tensor) -> Tensor:
     from timm.layers import apply_rot_embed_cat
 
     n = attn.num_prefix_tokens
+    if x.shape[2] <= n:
+        return x
     return torch.cat([x[:, :, :n], apply_rot_embed_cat(x[:, :, n:], rope, half=attn.rotate_half)], dim=2)
 
 

@@ -54,6 +54,12 @@ class TokenLayout:
         where = self.slices[group] if group in self.slices else self._none(group)
         return where.start if group in ("cls", "distill") else where
 
+    def in_prefix(self, where: Where) -> bool:
+        """Whether every token that `where` selects stands before the patches."""
+        if isinstance(where, slice):
+            return where.stop is not None and where.stop <= self.n_prefix
+        return all(0 <= i < self.n_prefix for i in ([where] if isinstance(where, int) else where))
+
     def _none(self, group: str) -> Never:
         raise RequestError(f"a {self.family} model has no {group} token; its tokens are: {', '.join(self.slices)}.")
 

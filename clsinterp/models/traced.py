@@ -72,6 +72,11 @@ class Traced(Wrapped):
         path = self.family.lens_norm
         return self._module.get_submodule(path) if path else None
 
+    @property
+    def reads_prefix(self) -> bool:
+        """Whether the read-outs are tokens before the patches, each as it is: no patch is read after the last block."""
+        return all(name in self.layout.slices and name != "patches" for name in self.family.readouts)
+
     def patch_grid(self, pixels: Tensor) -> tuple[int, int]:
         """Rows and columns of patches for `pixels` (.., height, width)."""
         height, width = self.sizes.patch

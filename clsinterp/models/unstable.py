@@ -13,6 +13,7 @@ from typing import Any
 from nnsight.intervention.envoy import Envoy
 from nnsight.intervention.eproperty import eproperty
 from nnsight.intervention.interleaver import Mediator
+from nnsight.intervention.source import Controller
 from nnsight.modeling.transformers import TransformersModel
 from nnsight.tracing.tracer import _saves
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ __all__ = [
     "from_config",
     "output_view",
     "set_edits",
+    "untraced",
 ]
 
 
@@ -145,15 +147,38 @@ def attention_kernel(module: nn.Module) -> str:
 
 
 def copied_above(module: nn.Module, paths: tuple[str, ...]) -> nn.Module:
-    """A model that shares every module with `module` but those on the way to `paths`, which can be set in it alone.
-
-    What nnsight keeps in a module is left behind: it would run the module that was copied.
-    """
-    made = nn.Module.__new__(type(module))
-    own = {key: value for key, value in module.__dict__.items() if not type(value).__module__.startswith("nnsight.")}
-    made.__dict__ = {key: copy(value) if isinstance(value, dict) else value for key, value in own.items()}
+    """A model that shares every module with `module` but those on the way to `paths`, which can be set in it alone."""
+    made = _emptied(module)
     inner = {first for path in paths for first, dot, _ in [path.partition(".")] if dot}
     for name in inner:
         below = tuple(path.removeprefix(f"{name}.") for path in paths if path.startswith(f"{name}."))
         made._modules[name] = copied_above(module._modules[name], below)  # type: ignore[arg-type]
+    return made
+
+
+def untraced(module: nn.Module) -> nn.Module | None:
+    """A copy of `module` and all inside it, parameters shared, which no trace sees.
+
+    Returns:
+        None where it is not as its class made it: with hooks on it, or another ``forward``.
+    """
+    for part in module.modules():
+        controller = part.__dict__.get("forward")
+        own = controller is None or (isinstance(controller, Controller) and controller.state.original is type(part).forward)
+        if not own or part._forward_hooks or part._forward_pre_hooks or "_hf_hook" in part.__dict__:
+            return None
+    return _copied(module)
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    made = _emptied(module)
+    made._modules = {name: part and _copied(part) for name, part in module._modules.items()}
+    return made
+
+
+def _emptied(module: nn.Module) -> nn.Module:
+    """`module` again, without what nnsight keeps in it, which would run the module that was copied."""
+    made = nn.Module.__new__(type(module))
+    own = {key: value for key, value in module.__dict__.items() if not type(value).__module__.startswith("nnsight.")}
+    made.__dict__ = {key: copy(value) if isinstance(value, dict) else value for key, value in own.items()}
     return made

@@ -26,6 +26,7 @@ TRAVELLING = (
     "clsinterp.models.norms",
     "clsinterp.models.outputs",
     "clsinterp.models.positions",
+    "clsinterp.models.prefix_block",
     "clsinterp.models.readouts",
     "clsinterp.models.scores",
     "clsinterp.models.text_head",

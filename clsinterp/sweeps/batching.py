@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from clsinterp.errors import RequestError
+from clsinterp.models.prefix_block import prefix_block
 from clsinterp.models.unstable import attention_kernel, edits_of
 
 if TYPE_CHECKING:
@@ -80,16 +81,29 @@ def images_per_piece(n_tokens: int) -> int:
     return max(1, TOKENS // n_tokens)
 
 
-def run_block(model: VisionModel, layer: int, visit: Callable[[Tensor], Tensor | None], whole: bool = False) -> None:
+def run_block(
+    model: VisionModel,
+    layer: int,
+    visit: Callable[[Tensor], Tensor | None],
+    whole: bool = False,
+    prefix_only: bool = False,
+) -> None:
     """Run block `layer` inside a trace: `visit` gets its output, and what it returns (None: the same) goes on.
 
     Names inside the block are not reached; where the model carries edits, which may stand there, or under `whole`, after names
-    inside were used, it runs in one piece.
+    inside were used, it runs in one piece. Under `prefix_only`, where nobody reads what it makes of the patches, it may be left
+    out, see `clsinterp.models.prefix_block`.
     """
     block = model.blocks[layer]
-    h = None if whole else block.input  # (batch, token, d_model)
-    images = 0 if h is None else images_per_piece(h.shape[1])
-    if h is None or h.device.type != "cpu" or len(h) < 2 * images or edits_of(model):
+    if whole or edits_of(model):
+        new = visit(block.output)
+        if new is not None:
+            block.output = new
+        return
+    h = block.input  # (batch, token, d_model)
+    images = images_per_piece(h.shape[1]) if h.device.type == "cpu" else len(h)
+    fewer = prefix_block(model, layer) if prefix_only else None
+    if len(h) < 2 * images and fewer is None:
         new = visit(block.output)
         if new is not None:
             block.output = new
@@ -98,6 +112,7 @@ def run_block(model: VisionModel, layer: int, visit: Callable[[Tensor], Tensor |
     if not args:  # the residual stream may come by name, first of all
         _, *others = kwargs
         args, kwargs = (h,), {name: kwargs[name] for name in others}
-    out = torch.cat([block(piece, *args[1:], **kwargs) for piece in h.split(images)])
+    run = block if fewer is None else fewer
+    out = torch.cat([run(piece, *args[1:], **kwargs) for piece in h.split(images)])
     new = visit(out)
     block.skip(out if new is None else new)

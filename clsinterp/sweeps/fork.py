@@ -204,8 +204,10 @@ def _sweep(
         see(layer, h if grown is None else grown)
         return grown
 
+    last = model.n_layers - 1
+    alone = model.reads_prefix and (last not in layers or model.layout.in_prefix(where))
     for layer in range(model.n_layers):
-        run_block(model, layer, partial(after, layer))
+        run_block(model, layer, partial(after, layer), prefix_only=layer == last and alone)
     features = model.readout
     rows, readers = rows.to(features.device), readers.to(features.device)
     # The model's own head is looked up here: on a server it has weights, and where the trace was written it may have none.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from clsinterp.hooks.points import walk
+from clsinterp.sweeps.batching import run_block
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -45,6 +46,9 @@ def patched(
             entering = model.blocks[layer].input
             model.blocks[layer].input = entering.repeat(copies, *(1 for _ in entering.shape[1:]))
             walk(model, [name], visit)
+            last = model.n_layers - 1
+            if layer < last and model.reads_prefix:
+                run_block(model, last, lambda h: None, prefix_only=True)
             logits = model.logits
         nnsight.save(logits)
     return logits.unflatten(0, (copies, -1))

@@ -151,12 +151,15 @@ def _ride(
     new = pass_by(EMBEDDINGS, model.blocks[0].input)
     if new is not None:
         model.blocks[0].input = new
+    last = model.n_layers - 1
+    edited_last = any(step for _, _, step in stops[last][0])  # by functions that may look at any token
+    alone = model.reads_prefix and not edited_last and (last not in seen or model.layout.in_prefix(where))
     for layer in range(model.n_layers):
         cuts = [(slice(i * n, (i + 1) * n), hidden) for i, (_, _, hidden) in enumerate(stops[layer - 1][1]) if hidden]
         if cuts:
             cut_block(model, layer, cuts)
-        run_block(model, layer, partial(pass_by, layer), whole=bool(cuts))
-    branches = stops[model.n_layers - 1][1]
+        run_block(model, layer, partial(pass_by, layer), whole=bool(cuts), prefix_only=alone and layer == last)
+    branches = stops[last][1]
     aboard = [[k for k in members if k == INTACT or INTACT not in members] for _, members, _ in branches]
     features = model.readout
     if reader is not None:

@@ -155,7 +155,7 @@ stats.update(tokens[0], y, torch.arange(8))
 head = Head.of(model.family, model.heads)
 ranks = fork(model, x, y, iv.derange(8, seed=0), Readers(head, probes=solve(stats), probed=layers), layers=layers)
 edited = variants(model, x, [Edit({{-1: on(0, iv.mean), 1: on(0, iv.zero)}})], memory_gb=1)
-assert torch.equal(edited.readout[0], readout)
+torch.testing.assert_close(edited.readout[0], readout)  # the last block by other kernels, of fewer tokens
 kept = {{}}
 with torch.no_grad(), model.trace(x):
     walk(model, hook_names(model), keeping(kept, False))

@@ -179,6 +179,65 @@ def test_blocks_in_pieces_change_nothing(model, family, monkeypatch):
         handle.remove()
 
 
+@pytest.fixture
+def fewer(monkeypatch):
+    """Which blocks were run for the tokens before the patches alone."""
+    made = []
+    real = batching.prefix_block
+
+    def spy(model, layer):
+        block = real(model, layer)
+        made.append((layer, block is not None))
+        return block
+
+    monkeypatch.setattr(batching, "prefix_block", spy)
+    return made
+
+
+@pytest.mark.parametrize("family", tiny.FIVE)
+@pytest.mark.parametrize("micro", [None, 4])
+def test_the_last_block_is_run_for_the_tokens_that_are_read(model, family, micro, fewer):
+    m, (x, y) = model(family), batch()
+    donors = iv.derange(N, 2)
+    assert_same(
+        fork(m, x, y, donors, readers(m), layers=ALL, micro_batch=micro), sweep(m, x, y, donors, readers(m), layers=ALL)
+    )
+    times = 1 if micro is None else 3
+    assert fewer == ([] if family in ("dinov2", "clip") else [(tiny.LAYERS - 1, True)] * times)
+
+
+@pytest.mark.parametrize("group", ["patches", [0, 5], [0, -1], "cls+distill", [1]])
+@pytest.mark.parametrize("layers", [ALL, (0, 2)])
+def test_patches_are_there_to_be_replaced_after_the_last_block(model, group, layers, fewer):
+    m, (x, y) = model("deit"), batch()
+
+    def change(tokens):  # every token that is replaced depends on all that are
+        return tokens.roll(1, 0) + tokens.mean(dim=1, keepdim=True)
+
+    found = fork(m, x, y, change, readers(m, layers), layers=layers, group=group)
+    assert_same(found, sweep(m, x, y, change, readers(m, layers), layers=layers, group=group))
+    only_prefix = group in ("cls+distill", [1])
+    assert fewer == ([(tiny.LAYERS - 1, True)] if only_prefix or layers != ALL else [])
+
+
+def test_what_stands_in_the_last_block_is_not_left_out(model, fewer):
+    m, (x, y) = model("vit"), batch()
+    donors = iv.derange(N, 2)
+    expected = sweep(m, x, y, donors, readers(m), layers=ALL)
+    with m.hooks([("blocks.3.mlp.hook_post", lambda value, hook: -value)]):
+        edited = fork(m, x, y, donors, readers(m), layers=ALL)
+    assert fewer == []
+    assert not torch.equal(edited["rank_intact"], expected["rank_intact"])
+    handle = m._module.vit.layers[3].attention.o_proj.register_forward_hook(lambda _m, _a, out: -out)
+    try:
+        found = fork(m, x, y, donors, readers(m), layers=ALL)
+        assert_same(found, sweep(m, x, y, donors, readers(m), layers=ALL))
+    finally:
+        handle.remove()
+    assert fewer == [(3, False)]
+    assert not torch.equal(found["rank_intact"], expected["rank_intact"])
+
+
 def test_nan_names_the_layer(checkpoint):
     m = VisionModel(str(checkpoint("vit")), device="cpu")
     x, y = batch()
