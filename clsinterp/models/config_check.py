@@ -55,6 +55,17 @@ def _are_names(value: Any) -> bool:
     )
 
 
+def _is_float_type(value: Any) -> bool:
+    name = str(value).removeprefix("torch.")
+    return not isinstance(value, int | float) and name in ("float16", "bfloat16", "float32", "float64", "auto")
+
+
+def _is_activation(value: Any) -> bool:
+    from transformers.activations import ACT2FN
+
+    return isinstance(value, str) and value in ACT2FN
+
+
 Expected = tuple[Callable[[Any], bool], str]
 
 COUNT: Expected = (is_whole, "a whole number above 0")
@@ -81,15 +92,19 @@ FIELDS: dict[str, Expected] = {
         ("projection_dim pooler_output_size depth embed_dim in_chans width context_length head_width", COUNT),
         ("num_attention_heads num_heads layers heads", COUNTS),
         ("num_register_tokens n_cls_tokens num_labels num_classes reg_tokens", MANY),
-        ("image_size patch_size img_size", SIDE),
+        ("image_size patch_size img_size size", SIDE),
         ("layer_norm_eps rms_norm_eps hidden_dropout_prob attention_probs_dropout_prob attention_dropout", SHARE),
-        ("drop_path_rate drop_rate attn_drop_rate crop_pct", SHARE),
+        ("drop_path_rate drop_rate attn_drop_rate", SHARE),
+        ("crop_pct", (lambda v: is_number(v, 0.01, 2), "a share of the image, such as 0.9")),
+        ("input_size", (lambda v: _listed(v, is_whole) and len(v) == 3, "channels, rows and columns")),
         ("initializer_range initializer_factor layer_scale_init_value layerscale_value init_values", FINITE),
         ("logit_scale_init_value", FINITE),
         ("mlp_ratio rope_theta", FACTOR),
         ("qkv_bias use_mean_pooling use_relative_position_bias use_shared_relative_position_bias use_swiglu_ffn", FLAG),
         ("use_absolute_position_embeddings use_mask_token return_dict output_hidden_states output_attentions", FLAG),
-        ("hidden_act model_type architecture", TEXT),
+        ("model_type architecture", TEXT),
+        ("hidden_act", (_is_activation, "the name of an activation that transformers has, such as gelu")),
+        ("dtype torch_dtype", (_is_float_type, "a floating-point type such as float32")),
         ("architectures", CLASSES),
         ("id2label", NAMES),
         ("mean image_mean", MEAN),
@@ -101,8 +116,15 @@ FIELDS: dict[str, Expected] = {
 
 def shown(value: Any) -> str:
     """`value` for a message, cut short."""
+    if hasattr(value, "shortest_edge"):  # a size of transformers, most of whose fields are None
+        value = {name: side for name, side in vars(value).items() if side is not None}
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:58]}.."
+
+
+def said(error: Exception) -> str:
+    """What an error says, in one line, cut short, without a full stop."""
+    return (" ".join(str(error).split())[:200] or type(error).__name__).rstrip(".")
 
 
 def fields_of(values: Any, path: str = "") -> Iterator[tuple[str, str, Any]]:

@@ -7,14 +7,13 @@ from typing import Any
 import transformers
 
 from clsinterp.errors import RequestError
-from clsinterp.models.config_check import MEND, fields_of, is_whole, refuse_fields, refuse_misfits, shown
+from clsinterp.models.config_check import MEND, refuse_fields, refuse_misfits, said, shown
 from clsinterp.models.families import find_family
 from clsinterp.models.family import Family, Sizes
 from clsinterp.models.hub_files import shapes_of
-from clsinterp.models.weights_check import LAYERS, refuse_more_layers
+from clsinterp.models.weights_check import refuse_more_layers
 
 FILE = "config.json"
-DEEP = 1000  # layers; the weights are asked whether there are more only where a config says so
 
 
 def read_config(where: str, source: str, revision: str | None) -> Any:
@@ -26,9 +25,8 @@ def read_config(where: str, source: str, revision: str | None) -> Any:
     raw = None
     try:
         raw, _ = transformers.PreTrainedConfig.get_config_dict(where, revision=revision)
-        if any(value > DEEP for _, name, value in fields_of(raw) if name in LAYERS and is_whole(value)):
-            # Some config classes make a list with a name for each layer.
-            refuse_more_layers(raw, shapes_of(where, source, revision), source, FILE)
+        # Before the config is made: some of its classes list a name for each layer.
+        refuse_more_layers(raw, lambda: shapes_of(where, source, revision), source, FILE)
         config = transformers.AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
     except RequestError:
         raise
@@ -44,11 +42,10 @@ def read_config(where: str, source: str, revision: str | None) -> Any:
 
 def _explained(error: Exception, raw: Any, source: str) -> RequestError:
     """Why a config can't be read, by the field where that is known."""
-    said = " ".join(str(error).split()) or type(error).__name__
     if not isinstance(raw, dict):
-        if "JSON" in said or not isinstance(error, OSError):
+        if "JSON" in str(error) or not isinstance(error, OSError):
             return RequestError(f"{source}: {FILE} is not a JSON object. {MEND}")
-        return RequestError(f"cannot read the config of {source}: {_first_line(error)}")
+        return RequestError(f"cannot read the config of {source}: {said(error)}")
     kind = raw.get("model_type")
     try:
         if isinstance(kind, str) and kind in transformers.CONFIG_MAPPING:
@@ -60,7 +57,7 @@ def _explained(error: Exception, raw: Any, source: str) -> RequestError:
             f"{source} is of type {shown(kind)}, which transformers does not know without running code from the "
             "checkpoint; this package never does that."
         )
-    return RequestError(f"cannot read the config of {source}: {said[:300]}. {MEND}")
+    return RequestError(f"cannot read the config of {source}: {said(error)}. {MEND}")
 
 
 def overridden(config: Any, source: str, changes: dict[str, Any] | None) -> Any:
@@ -75,9 +72,7 @@ def overridden(config: Any, source: str, changes: dict[str, Any] | None) -> Any:
         try:
             setattr(config, key, value)
         except Exception as error:  # validators of the config's own
-            raise RequestError(
-                f"config {key}={shown(value)} was given: {' '.join(str(error).split())[:300]}."
-            ) from error
+            raise RequestError(f"config {key}={shown(value)} was given: {said(error)}.") from error
     return config
 
 
@@ -136,7 +131,3 @@ def _pair(size: Any) -> tuple[int, int]:
 def names_of(config: Any) -> list[str]:
     """The class names of a config, in order."""
     return [str(config.id2label[i]) for i in range(len(config.id2label))]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -14,7 +14,7 @@ from torch import nn
 
 from clsinterp.errors import RequestError
 from clsinterp.models.checkpoint import Checkpoint
-from clsinterp.models.config_check import MEND
+from clsinterp.models.config_check import MEND, said
 from clsinterp.models.families import find_family
 from clsinterp.models.family import Family
 from clsinterp.models.hf_classes import fitting, from_pretrained, loaded_as, renamed
@@ -105,7 +105,7 @@ def verified(
         RequestError: missing, mismatched, non-finite or pickled weights, unreadable files.
     """
     shapes = {} if allow_pickle else shapes_of(where, source, revision)
-    refuse_more_layers(config, shapes, source, FILE)
+    refuse_more_layers(config, lambda: shapes, source, FILE)
     hf_class, its_config = loaded_as(family, copy.deepcopy(config))
     may_lack = (*family.may_miss, *(rf"{re.escape(head)}\..*" for head in family.heads))
     refuse_other_shapes(lambda: from_config(hf_class, its_config), shapes, may_lack, source, FILE)
@@ -175,9 +175,8 @@ def load_processor(where: str, revision: str | None = None) -> Any:
     try:
         return transformers.AutoImageProcessor.from_pretrained(where, revision=revision, backend="pil")
     except Exception as error:  # on a file that is no JSON object, or has fields of other kinds, it raises what it does
-        said = " ".join(str(error).split())[:300]
-        if (Path(where) / PROCESSOR).is_file() and not said.startswith("Unrecognized image processor"):
-            raise RequestError(f"{where}: {PROCESSOR} cannot be read: {said}. {MEND}") from error
+        if (Path(where) / PROCESSOR).is_file() and not str(error).startswith("Unrecognized image processor"):
+            raise RequestError(f"{where}: {PROCESSOR} cannot be read: {said(error)}. {MEND}") from error
         if not isinstance(error, OSError | ValueError):
             raise
         logger.warning("%s has no usable image processor: %s", where, _first_line(error))

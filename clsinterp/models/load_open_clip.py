@@ -18,6 +18,8 @@ from clsinterp.errors import RequestError
 from clsinterp.models import load_timm
 from clsinterp.models.checkpoint import Checkpoint, resolve
 from clsinterp.models.classified import BACKBONE, HEAD, Classified
+from clsinterp.models.config_check import MEND, refuse_fields, said
+from clsinterp.models.hub_files import shapes_of
 from clsinterp.models.open_clip_parts import (
     Processor,
     Untouched,
@@ -31,6 +33,7 @@ from clsinterp.models.open_clip_vision import OpenClipVision, Projection
 from clsinterp.models.prompts import prompts
 from clsinterp.models.rows.open_clip import OPEN_CLIP, OPEN_CLIP_TEXT
 from clsinterp.models.tokens import TokenLayout
+from clsinterp.models.weights_check import other_shape, refuse_more_layers, refuse_unplaced
 from clsinterp.models.zero_shot import text_head
 
 CONFIG = "open_clip_config.json"
@@ -91,19 +94,28 @@ def _verified(open_clip: Any, folder: Path, weights: Path, source: str) -> Any:
     Raises:
         RequestError: what is missing or not finite, or why it cannot be read.
     """
+    shapes = shapes_of(str(folder), source, None, also=SAFE)
+    refuse_more_layers(json.loads((folder / CONFIG).read_text()), lambda: shapes, source, CONFIG)
     try:
         model = open_clip.create_model(
             f"local-dir:{folder}", load_weights=False, pretrained_image=False, pretrained_text=False
         )
+    except Exception as error:  # its constructors raise what they raise
+        raise RequestError(f"{source}: open_clip can't build what {CONFIG} says: {said(error)}. {MEND}") from error
+    for name, value in model.state_dict().items():  # open_clip itself would resample positions, and say nothing
+        if shapes.get(name, tuple(value.shape)) != tuple(value.shape):
+            raise other_shape(source, CONFIG, name, tuple(value.shape), shapes[name])
+    try:
         found = open_clip.factory.load_checkpoint(model, str(weights), strict=False, weights_only=True)
     except Exception as error:  # open_clip, torch and safetensors raise a dozen kinds here
-        raise RequestError(f"cannot load {source}: {str(error).strip().splitlines()[0]}") from error
+        raise RequestError(f"cannot load {source}: {said(error)}.") from error
     if found.missing_keys:
         lost = ", ".join(found.missing_keys[:6])
         raise RequestError(
             f"{source} lacks {len(found.missing_keys)} weights, which would stay random: {lost}. The checkpoint is incomplete, "
             f"or {CONFIG} belongs to another."
         )
+    refuse_unplaced([name for name in found.unexpected_keys if name.startswith("visual.")], (), source, CONFIG)
     if broken := sorted(name for name, p in model.named_parameters() if not torch.isfinite(p).all()):
         raise RequestError(f"{source} has NaN or infinity in {len(broken)} weights: {', '.join(broken[:6])}.")
     return model.eval()
@@ -251,8 +263,13 @@ def _files(where: str, source: str, revision: str | None, allow_pickle: bool) ->
     else:
         folder = Path(hf_hub_download(where, CONFIG, revision=revision)).parent
         found = [path for name in names if (path := _downloaded(where, name, revision))]
-    if not json.loads((folder / CONFIG).read_text()).get("model_cfg"):
-        raise RequestError(f"{source} has an {CONFIG} without model_cfg.")
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+    except ValueError:
+        config = None
+    if not isinstance(config, dict) or not isinstance(config.get("model_cfg"), dict):
+        raise RequestError(f"{source} has an {CONFIG} without model_cfg. {MEND}")
+    refuse_fields(config, source, CONFIG)
     if not found:
         raise RequestError(
             f"{source} has none of {', '.join(names)}."

@@ -16,10 +16,13 @@ from clsinterp.data.imagenet import synsets
 from clsinterp.data.timm_transform import TimmTransform
 from clsinterp.errors import RequestError
 from clsinterp.models.checkpoint import Checkpoint, resolve
-from clsinterp.models.hub_files import commit_in, hub_file, read_weights
+from clsinterp.models.config_check import MEND, refuse_fields
+from clsinterp.models.hub_files import commit_in, hub_file, read_weights, shapes_of
 from clsinterp.models.rows.timm import has_plain_patches, misfit, row_of, sizes_of
+from clsinterp.models.weights_check import other_shape, refuse_left_out, refuse_more_layers
 
 logger = logging.getLogger(__name__)
+FILE = "config.json"
 HEADS = ("head.", "head_dist.")
 WRAPPED = "timm_model."  # what transformers puts before the names of a wrapped model's weights
 
@@ -74,8 +77,12 @@ def load(
     if kwargs:
         raise RequestError(f"{', '.join(kwargs)} was given, which loading a timm model does not know; leave it out.")
     _need_timm(source)
-    folder = hub_file(where, "config.json", source, revision).parent
+    folder = hub_file(where, FILE, source, revision).parent
     overrides = dict(config_overrides or {})
+    config = _config(folder, source)
+    for said in (config, overrides):
+        refuse_fields(said, source, FILE, overrides)
+        refuse_more_layers(said, lambda: shapes_of(where, source, revision), source, FILE)
     skeleton = _built(folder, source, overrides, torch.device("meta"))
     if reason := misfit(skeleton):
         raise RequestError(f"{source} is a timm model that is not supported: {reason}.")
@@ -88,10 +95,12 @@ def load(
     lost = set(skeleton.state_dict()) - set(weights)
     if lost and all(name.startswith(HEADS) for name in lost):
         overrides["num_classes"] = 0  # the config speaks of a classifier that was not saved
+    for name, value in skeleton.state_dict().items():
+        if name in weights and weights[name].shape != value.shape:
+            raise other_shape(source, FILE, name, tuple(value.shape), tuple(weights[name].shape))
     module = _built(folder, source, overrides)
     _give(module, weights, source)
     _choose_kernel(module, attn_implementation)
-    config = json.loads((folder / "config.json").read_text())
     return _checkpoint(module.to(dtype), config, source, commit_in(folder, where))
 
 
@@ -127,6 +136,17 @@ def plain(checkpoint: Checkpoint) -> nn.Module:
     folder = hub_file(where, "config.json", checkpoint.source, checkpoint.revision).parent
     arguments = get_model_args(checkpoint.module)
     return timm.create_model(f"local-dir:{folder}", pretrained=True, **arguments).eval()
+
+
+def _config(folder: Path, source: str) -> dict[str, Any]:
+    """What ``config.json`` in `folder` says."""
+    try:
+        config = json.loads((folder / FILE).read_text())
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise RequestError(f"{source}: {FILE} is not a JSON object. {MEND}")
+    return config
 
 
 def _need_timm(source: str) -> None:
@@ -171,9 +191,8 @@ def _give(module: Any, weights: dict[str, Tensor], source: str) -> None:
             f"{source} lacks {len(lost)} weights of {cls}, which would stay random: {_some(lost)}. "
             "The checkpoint is incomplete, or belongs to another architecture."
         )
-    if other := sorted(name for name, value in wanted.items() if weights[name].shape != value.shape):
-        raise RequestError(f"{source} has weights of another shape than its config says: {_some(other)}.")
     if more := sorted(set(weights) - set(wanted)):
+        refuse_left_out(more, row_of(module), source, FILE)
         logger.warning("%s has weights that its %s does not use: %s", source, cls, _some(more))
     module.load_state_dict({name: weights[name] for name in wanted})
     if broken := sorted(name for name, p in module.named_parameters() if not torch.isfinite(p).all()):

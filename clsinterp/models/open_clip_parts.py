@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clsinterp.errors import RequestError
+from clsinterp.models.config_check import MEND, said, shown
 from clsinterp.models.family import Family, Sizes
 from clsinterp.models.text_towers import Encode, refuse_long
 
@@ -24,8 +25,13 @@ class Processor:
     def __init__(self, config: dict[str, Any]) -> None:
         from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
-        chosen = PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), config))
-        self.transform = image_transform_v2(chosen, is_train=False)
+        try:
+            chosen = PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), config))
+            self.transform = image_transform_v2(chosen, is_train=False)
+        except (AssertionError, TypeError, ValueError, KeyError) as error:
+            raise RequestError(
+                f"open_clip can't make an image transform of preprocess_cfg {shown(config)}: {said(error)}. {MEND}"
+            ) from error
         self.image_mean, self.image_std = list(chosen.mean), list(chosen.std)
 
     def __call__(self, images: Sequence[Any], return_tensors: str = "pt") -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ any size (`Family.any_size`) are given what the processor makes, as long as it c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 from clsinterp.errors import RequestError
-from clsinterp.models.config_check import FLAG, MEAN, MEND, STD, Expected, is_number, is_whole, shown
+from clsinterp.models.config_check import FLAG, MEAN, MEND, STD, Expected, is_number, is_whole, said, shown
 from clsinterp.models.family import Family, Sizes
 
 FILE = "preprocessor_config.json"
@@ -22,14 +23,14 @@ LARGEST = 8192  # pixels a side, as for image_size
 BYTES = 16  # a normalised pixel is far below, a picture in bytes somewhere above
 FILTERS = range(6)  # of Pillow
 
-SIDES: Expected = (lambda v: _are_sides(v), f"whole numbers of pixels from 1 to {LARGEST}")
+SIDES: Expected = (lambda v: _are_sides(v), f"a size in whole numbers of pixels, 1 to {LARGEST},")
 
 # Field -> the switch under which it is used, and what it can be.
 CHECKED: dict[str, tuple[str, Expected]] = {
     "image_mean": ("do_normalize", MEAN),
     "image_std": ("do_normalize", STD),
-    "rescale_factor": ("do_rescale", (lambda v: is_number(v, 1e-6, 1e6), "a number above 0, such as 1/255")),
-    "resample": ("do_resize", (lambda v: is_whole(v, 0) and v in FILTERS, "the number of a filter of Pillow, 0 to 5")),
+    "rescale_factor": ("do_rescale", (lambda v: is_number(v, 1e-6, 1e6), "a number above 0 (such as 1/255)")),
+    "resample": ("do_resize", (lambda v: is_whole(v, 0) and v in FILTERS, "a number from 0 to 5 (a filter of Pillow)")),
     "size": ("do_resize", SIDES),
     "crop_size": ("do_center_crop", SIDES),
     "pad_size": ("do_pad", SIDES),
@@ -41,6 +42,13 @@ def _are_sides(value: Any) -> bool:
     held = value if isinstance(value, Mapping) else vars(value) if hasattr(value, "__dict__") else {"side": value}
     sides = [side for name, side in held.items() if side is not None and not name.endswith("_pixels")]
     return bool(sides) and all(is_whole(side) and side <= LARGEST for side in sides)
+
+
+def _edges(size: Any) -> tuple[float, float]:
+    """Rows and columns that pictures have at least after resizing to `size`; infinite where no field says so."""
+    short = getattr(size, "shortest_edge", None)
+    rows, columns = (getattr(size, name, None) or short or math.inf for name in ("height", "width"))
+    return rows, columns
 
 
 def refuse_processor(processor: Any, family: Family, sizes: Sizes, source: str) -> None:
@@ -67,6 +75,12 @@ def refuse_processor(processor: Any, family: Family, sizes: Sizes, source: str) 
     for name, ((fits, expected), value) in fields.items():
         if value is not None and not fits(value):
             raise RequestError(f"{whose} has {name} {shown(value)}; {expected} is expected. {MEND}")
+    if all(getattr(processor, name, None) for name in ("do_resize", "size", "do_center_crop", "crop_size")):
+        resized, cropped = _edges(processor.size), _edges(processor.crop_size)
+        if any(side > of for side, of in zip(cropped, resized, strict=True)):
+            raise RequestError(
+                f"{whose} crops {shown(processor.crop_size)} out of {shown(processor.size)}; the rest would be black. {MEND}"
+            )
     if not any(getattr(processor, name, True) for name in ("do_resize", "do_center_crop", "do_pad")):
         made = [
             _pixels(processor, whose, *sizes.image[::-1])
@@ -88,8 +102,9 @@ def _pixels(processor: Any, whose: str, width: int, height: int) -> torch.Tensor
     try:
         pixels = processor(images=[Image.fromarray(values)], return_tensors="pt")["pixel_values"]
     except Exception as error:  # a processor raises whatever its arithmetic does on what its fields say
-        said = " ".join(str(error).split())[:200] or type(error).__name__
-        raise RequestError(f"{whose} can't prepare a picture of {width} x {height} pixels: {said}. {MEND}") from error
+        raise RequestError(
+            f"{whose} can't prepare a picture of {width} x {height} pixels: {said(error)}. {MEND}"
+        ) from error
     if not isinstance(pixels, torch.Tensor) or pixels.ndim != 4:
         raise RequestError(f"{whose} gives no pixels of shape (batch, channel, height, width). {MEND}")
     return pixels

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from clsinterp.errors import RequestError
-from clsinterp.models.config_check import MEND, fields_of, is_whole, shown
+from clsinterp.models.config_check import MEND, fields_of, is_whole, said
 from clsinterp.models.family import Family
 
 Shapes = Mapping[str, tuple[int, ...]]
+DEEP = 1000  # layers; no model that is known has as many
 LAYERS = ("num_hidden_layers", "depth", "layers")
 
 # What stands in a weight's name -> the fields that decide its shape.
@@ -30,21 +31,23 @@ DECIDES: tuple[tuple[str, str], ...] = (
 )
 
 
-def refuse_more_layers(config: Any, shapes: Shapes, source: str, file: str) -> None:
+def refuse_more_layers(config: Any, shapes: Callable[[], Shapes], source: str, file: str) -> None:
     """Refuse a config with more layers than the weights have tensors: building them would take for ever.
 
     Args:
         config: as in `clsinterp.models.config_check.fields_of`.
-        shapes: of the weights, by name; empty where they are not known.
+        shapes: gives those of the weights, by name; empty where they are not known. Asked only where there are more than `DEEP`.
         source, file: for the message.
 
     Raises:
         RequestError: the field, and how many tensors there are.
     """
-    for path, name, value in fields_of(config):
-        if shapes and name in LAYERS and is_whole(value) and value > len(shapes):
+    deep = [(path, n) for path, name, n in fields_of(config) if name in LAYERS and is_whole(n) and n > DEEP]
+    n_tensors = len(shapes()) if deep else 0
+    for path, value in deep:
+        if n_tensors and value > n_tensors:
             raise RequestError(
-                f"{source}: {file} has {path} {value}, but its weights are {len(shapes)} tensors in all, and every layer has "
+                f"{source}: {file} has {path} {value}, but its weights are {n_tensors} tensors in all, and every layer has "
                 f"several. {MEND}"
             )
 
@@ -71,7 +74,7 @@ def refuse_other_shapes(
         with torch.device("meta"):
             module = build()
     except Exception as error:  # constructors raise what they raise
-        raise RequestError(f"{source}: no model can be built as {file} says: {error}. {MEND}") from error
+        raise RequestError(f"{source}: no model can be built as {file} says: {said(error)}. {MEND}") from error
     largest = max(map(math.prod, shapes.values()))
     for name, weight in module.named_parameters():
         asked = tuple(weight.shape)
@@ -93,26 +96,29 @@ def other_shape(
     )
 
 
-def refuse_left_out(unexpected: Iterable[str], family: Family, source: str, file: str = "config.json") -> None:
-    """Refuse weights of the blocks or embeddings that a config has no place for: without them the model is another.
+def refuse_left_out(unexpected: Iterable[str], row: Family, source: str, file: str = "config.json") -> None:
+    """Refuse weights of blocks, embeddings or classifier that a config has no place for: without them the model is another.
 
     Args:
         unexpected: names of the weights that were not loaded.
-        family: its row.
+        row: of the model; names begin where its paths do, or where those of its backbone alone do.
         source, file: for the message.
 
     Raises:
         RequestError: the weights, and what of the config they speak against.
     """
-    roots = tuple(f"{path}." for row in (family, family.bare) for path in (row.blocks, row.embed))
-    allowed = (*family.may_miss, r".*(relative_position_index|position_ids)")
-    lost = sorted(
-        name for name in unexpected if name.startswith(roots) and not any(re.fullmatch(p, name) for p in allowed)
-    )
+    roots = tuple(f"{path}." for one in (row, row.bare) for path in (one.blocks, one.embed, *one.heads))
+    allowed = (*row.may_miss, r".*(relative_position_index|position_ids)")
+    refuse_unplaced([name for name in unexpected if name.startswith(roots)], allowed, source, file)
+
+
+def refuse_unplaced(unexpected: Iterable[str], allowed: Iterable[str], source: str, file: str) -> None:
+    """`refuse_left_out` of names that all belong to the model; `allowed` are patterns of those that may be left out."""
+    lost = sorted(name for name in unexpected if not any(re.fullmatch(pattern, name) for pattern in allowed))
     if lost:
         raise RequestError(
-            f"{source} has {len(lost)} weights for which its {file} has no place, such as {shown(lost[0])[1:-1]}: it has more "
-            f"layers, biases or embeddings than num_hidden_layers and the other fields say. {MEND}"
+            f"{source} has {len(lost)} weights for which its {file} has no place, such as {lost[0]}: there are more layers, "
+            f"biases, embeddings or classes than its fields say. {MEND}"
         )
 
 
