@@ -29,8 +29,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 NEEDED = ("ndif", "ray", "fastapi", "moto", "torchvision")
+CONTROLLER = "ndif.services.ray.deployments.controller.controller"
 WRAPPER = "nnsight.modeling.transformers.TransformersModel"
-PATIENCE = 180  # seconds for a service to answer
+PATIENCE = 600  # seconds for a service to answer
 BUDGET = 2**40  # bytes of GPU that the controller thinks it shares out: models lie in the CPU's memory
 
 
@@ -49,7 +50,7 @@ def wait_for(what: str, process: subprocess.Popen, log: Path, ready) -> None:
             last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-1:]
             state = f"ended ({process.returncode})" if process.poll() is not None else f"not ready in {PATIENCE} s"
             sys.exit(f"{what}: {state}; the end of its log: {''.join(last) or 'nothing'}")
-        time.sleep(0.3)
+        time.sleep(1)
 
 
 def listens(port: int) -> bool:
@@ -87,6 +88,7 @@ def serving(port: int) -> Iterator[None]:
             "NO_PROXY": "127.0.0.1",
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # ray's own switch for a cluster that stays on 127.0.0.1
             "GRPC_ENABLE_FORK_SUPPORT": "0",  # as NDIF's own start script has it: ray's client server forks
         }
         os.environ.update({k: v for k, v in env.items() if k.startswith(("NDIF_", "RAY_", "GRPC_"))})
@@ -111,11 +113,13 @@ def serving(port: int) -> Iterator[None]:
             f"--resources={resources}", f"--temp-dir={folder / 'ray'}", "--object-store-memory=100000000",
             ready=lambda: listens(client) and listens(board),
         )  # fmt: skip
-        controller = "ndif.services.ray.deployments.controller.controller"
-        subprocess.run([python, "-m", controller], check=True, env=env | {"RAY_ADDRESS": f"127.0.0.1:{head}"})
+        env["RAY_ADDRESS"] = f"127.0.0.1:{head}"  # or it would take any ray of this machine
+        log = (folder / "controller.log").open("w")
+        subprocess.run([python, "-m", CONTROLLER], env=env, cwd=folder, check=True, stdout=log, stderr=log)
+        del env["RAY_ADDRESS"]
         start(
             "api", python, "-m", "gunicorn", "--config", "python:ndif.services.api.gunicorn_conf", "--bind",
-            f"127.0.0.1:{port}", "ndif.services.api.app:app", ready=lambda: connected(port),
+            f"127.0.0.1:{port}", "--no-control-socket", "ndif.services.api.app:app", ready=lambda: connected(port),
         )  # fmt: skip
         yield
 
@@ -126,7 +130,7 @@ def stop(process: subprocess.Popen) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, how)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=20)
+            process.wait(timeout=60)
 
 
 def host(name: str, task: str) -> str:
