@@ -88,6 +88,7 @@ def serving(port: int) -> Iterator[None]:
             "NO_PROXY": "127.0.0.1",
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",  # the model works in one of its workers
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # ray's own switch for a cluster that stays on 127.0.0.1
             "GRPC_ENABLE_FORK_SUPPORT": "0",  # as NDIF's own start script has it: ray's client server forks
         }
@@ -103,7 +104,9 @@ def serving(port: int) -> Iterator[None]:
             ends.callback(stop, process)
             wait_for(what, process, log, ready)
 
-        start("redis", "redis-server", "--port", redis, "--bind", "127.0.0.1", "--save", "", ready=lambda: listens(redis))
+        start(
+            "redis", "redis-server", "--port", redis, "--bind", "127.0.0.1", "--save", "", ready=lambda: listens(redis)
+        )
         start("store", python, "-m", "moto.server", "-H", "127.0.0.1", "-p", store, ready=lambda: listens(store))
         resources = json.dumps({"head": 10, "cuda_memory_bytes": BUDGET, "cpu_memory_bytes": BUDGET})
         start(
@@ -170,7 +173,7 @@ def main() -> None:
 def say(name: str, task: str, port: int) -> None:
     """Host a model and print whether that went well."""
     wrong = host(name, task)
-    print(f"failed {name}: {wrong}" if wrong else f"hosted {name} at http://127.0.0.1:{port}", flush=True)  # noqa: T201
+    print(f"failed {name}: {wrong}" if wrong else f"hosted {name} at http://127.0.0.1:{port}", flush=True)
 
 
 if __name__ == "__main__":

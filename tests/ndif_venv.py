@@ -25,7 +25,9 @@ def main(python: str, folder: Path) -> None:
     if done is None or done.returncode or tuple(map(int, done.stdout.split())) not in ((3, 12), (3, 13)):
         sys.exit(f"make test-ndif: {python} is no Python 3.12 or 3.13, which NDIF wants; name one by PYTHON312=.")
     if shutil.which("redis-server") is None:
-        sys.exit("make test-ndif: redis-server is not on the path; install it (Debian, Ubuntu: apt-get install redis-server).")
+        sys.exit(
+            "make test-ndif: redis-server is not on the path; install it (Debian, Ubuntu: apt-get install redis-server)."
+        )
     wanted = [f"ndif[api,ray]=={NDIF}", "moto[server]", "pillow"]
     wanted += [f"{name}=={version(name).split('+')[0]}" for name in SAME]
     ready = folder / ".ready"

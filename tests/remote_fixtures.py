@@ -147,6 +147,11 @@ def start_real(folder: Path, python: str) -> tuple[Real, subprocess.Popen]:
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "NDIF_API_KEY")}
     env |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [python, script, "-", "--port", str(port)], cwd=folder, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [python, script, "-", "--port", str(port)],
+        cwd=folder,
+        env=env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     return Real(f"http://127.0.0.1:{port}", root, process), process

@@ -2,7 +2,6 @@
 
 import logging
 import re
-import sys
 
 import nnsight.ndif
 import pyarrow.parquet as pq
