@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint docs gallery bench clean
+.PHONY: setup demo test test-ndif lint docs gallery bench clean
 setup: $(READY)
 
 $(READY): pyproject.toml .ci/constraints.txt
@@ -30,6 +30,14 @@ test: lint
 	$(BIN)/python tests/browser.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
+# The remote tests against a real NDIF on loopback (docs/remote.md). Wants Python 3.12 or 3.13 and redis-server beside this
+# environment's own, and downloads gigabytes once where torch comes with CUDA.
+PYTHON312 ?= python3.12
+NDIF := .venv-ndif
+test-ndif: $(READY)
+	$(BIN)/python tests/ndif_venv.py $(PYTHON312) $(NDIF)
+	CLSINTERP_NDIF=$(CURDIR)/$(NDIF)/bin/python OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/remote -m ndif
+
 # The site: start page, pages of docs, gallery, and the reference from docstrings; without a warning, or not at all.
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
@@ -43,4 +51,4 @@ bench: $(READY)
 	$(BIN)/python experiments/bench.py
 
 clean:
-	rm -rf $(VENV) build site *.egg-info
+	rm -rf $(VENV) $(NDIF) build site *.egg-info

@@ -25,12 +25,13 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 NEEDED = ("ndif", "ray", "fastapi", "moto", "torchvision")
+CONTROLLER = "ndif.services.ray.deployments.controller.controller"
 WRAPPER = "nnsight.modeling.transformers.TransformersModel"
-PATIENCE = 180  # seconds for a service to answer
+PATIENCE = 600  # seconds for a service to answer
 BUDGET = 2**40  # bytes of GPU that the controller thinks it shares out: models lie in the CPU's memory
 
 
@@ -41,15 +42,16 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def wait_for(what: str, process: subprocess.Popen, log: Path, ready) -> None:
-    """Wait until `ready()`; a service that ends, or is never ready, ends the script with the last line of its log."""
+def wait_for(process: subprocess.Popen, log: Path, ready: Callable[[], bool]) -> str:
+    """Wait until `ready()`; returns what is wrong where a service ends, or is never ready, with the last line of its log."""
     end = time.monotonic() + PATIENCE
     while not ready():
         if process.poll() is not None or time.monotonic() > end:
             last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-1:]
             state = f"ended ({process.returncode})" if process.poll() is not None else f"not ready in {PATIENCE} s"
-            sys.exit(f"{what}: {state}; the end of its log: {''.join(last) or 'nothing'}")
-        time.sleep(0.3)
+            return f"{state}; the end of its log: {''.join(last) or 'nothing'}"
+        time.sleep(1)
+    return ""
 
 
 def listens(port: int) -> bool:
@@ -87,21 +89,30 @@ def serving(port: int) -> Iterator[None]:
             "NO_PROXY": "127.0.0.1",
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "300",
+            "RAY_worker_niceness": "0",  # the model works in one of its workers
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # ray's own switch for a cluster that stays on 127.0.0.1
             "GRPC_ENABLE_FORK_SUPPORT": "0",  # as NDIF's own start script has it: ray's client server forks
         }
         os.environ.update({k: v for k, v in env.items() if k.startswith(("NDIF_", "RAY_", "GRPC_"))})
 
-        def start(what: str, *command: object, ready) -> None:
+        def start(what: str, *command: object, ready: Callable[[], bool], tries: int = 1) -> None:
             log = folder / f"{what}.log"
-            with log.open("w") as out:
-                process = subprocess.Popen(
-                    [str(part) for part in command],
-                    cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
-                )  # fmt: skip
-            ends.callback(stop, process)
-            wait_for(what, process, log, ready)
+            for _ in range(tries):
+                with log.open("w") as out:
+                    process = subprocess.Popen(
+                        [str(part) for part in command],
+                        cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
+                    )  # fmt: skip
+                ends.callback(stop, process)
+                wrong = wait_for(process, log, ready)
+                if not wrong:
+                    return
+            sys.exit(f"{what}: {wrong}")
 
-        start("redis", "redis-server", "--port", redis, "--bind", "127.0.0.1", "--save", "", ready=lambda: listens(redis))
+        start(
+            "redis", "redis-server", "--port", redis, "--bind", "127.0.0.1", "--save", "", ready=lambda: listens(redis)
+        )
         start("store", python, "-m", "moto.server", "-H", "127.0.0.1", "-p", store, ready=lambda: listens(store))
         resources = json.dumps({"head": 10, "cuda_memory_bytes": BUDGET, "cpu_memory_bytes": BUDGET})
         start(
@@ -109,13 +120,16 @@ def serving(port: int) -> Iterator[None]:
             f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}", f"--dashboard-port={board}",
             f"--metrics-export-port={export}", "--dashboard-host=127.0.0.1", "--num-cpus=2", "--num-gpus=1",
             f"--resources={resources}", f"--temp-dir={folder / 'ray'}", "--object-store-memory=100000000",
-            ready=lambda: listens(client) and listens(board),
+            ready=lambda: listens(client) and listens(board), tries=3,  # it gives itself 30 s, too few on a busy machine
         )  # fmt: skip
-        controller = "ndif.services.ray.deployments.controller.controller"
-        subprocess.run([python, "-m", controller], check=True, env=env | {"RAY_ADDRESS": f"127.0.0.1:{head}"})
+        env["RAY_ADDRESS"] = f"127.0.0.1:{head}"  # or it would take any ray of this machine
+        done = subprocess.run([python, "-m", CONTROLLER], env=env, cwd=folder, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"controller: ended ({done.returncode}); {done.stderr.strip().splitlines()[-1:]}")
+        del env["RAY_ADDRESS"]
         start(
             "api", python, "-m", "gunicorn", "--config", "python:ndif.services.api.gunicorn_conf", "--bind",
-            f"127.0.0.1:{port}", "ndif.services.api.app:app", ready=lambda: connected(port),
+            f"127.0.0.1:{port}", "--no-control-socket", "ndif.services.api.app:app", ready=lambda: connected(port),
         )  # fmt: skip
         yield
 
@@ -126,7 +140,7 @@ def stop(process: subprocess.Popen) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, how)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=20)
+            process.wait(timeout=60)
 
 
 def host(name: str, task: str) -> str:
@@ -166,7 +180,7 @@ def main() -> None:
 def say(name: str, task: str, port: int) -> None:
     """Host a model and print whether that went well."""
     wrong = host(name, task)
-    print(f"failed {name}: {wrong}" if wrong else f"hosted {name} at http://127.0.0.1:{port}", flush=True)  # noqa: T201
+    print(f"failed {name}: {wrong}" if wrong else f"hosted {name} at http://127.0.0.1:{port}", flush=True)
 
 
 if __name__ == "__main__":

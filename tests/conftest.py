@@ -15,6 +15,7 @@ from PIL import Image
 
 from clsinterp.vision_model import VisionModel
 
+REAL = "CLSINTERP_NDIF"
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
@@ -96,8 +97,7 @@ def _double(tmp_path_factory):
 
 
 @pytest.fixture
-def double(_double, monkeypatch):
-    """A double of an NDIF server, without faults and with an empty log; its key is in the environment."""
+def _asks_a_server(monkeypatch):
     import nnsight.ndif
     import remote_fixtures
 
@@ -106,6 +106,34 @@ def double(_double, monkeypatch):
     # nnsight ships what it finds on sys.path, so this package too when the tests run from its folder; a user's is installed.
     monkeypatch.setattr(nnsight.ndif, "_PULLED_ENV", True)
     monkeypatch.setattr("cloudpickle.cloudpickle._PICKLE_BY_VALUE_MODULES", set())
+
+
+@pytest.fixture
+def double(_double, _asks_a_server):
+    """A double of an NDIF server, without faults and with an empty log; its key is in the environment."""
     _double.fail()
     _double.log()
     return _double
+
+
+@pytest.fixture(scope="session")
+def _real(tmp_path_factory):
+    import remote_fixtures
+
+    found, process = remote_fixtures.start_real(tmp_path_factory.mktemp("ndif"), os.environ[REAL])
+    yield found
+    process.stdin.close()
+    process.wait(timeout=120)
+
+
+def pytest_collection_modifyitems(items):
+    """Tests that a real server can take as well are chosen by -m ndif."""
+    for item in items:
+        if "ndif" in getattr(item, "fixturenames", ()):
+            item.add_marker("ndif")
+
+
+@pytest.fixture
+def ndif(request, _asks_a_server):
+    """The double, or a real NDIF server where a Python that has one is named by CLSINTERP_NDIF (make test-ndif)."""
+    return request.getfixturevalue("_real" if REAL in os.environ else "double")

@@ -1,9 +1,10 @@
-"""A running double of an NDIF server, for the tests of one session."""
+"""A running double of an NDIF server, or a real one, for the tests of one session."""
 
 import json
 import os
+import socket
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -39,12 +40,12 @@ def save_twelve(family: str, folder: Path) -> Path:
 
 
 @dataclass
-class Double:
-    """The running double.
+class Hosting:
+    """A running server.
 
     Attributes:
         url: where it listens.
-        root: it hosts every checkpoint folder in here.
+        root: it hosts checkpoint folders in here.
     """
 
     url: str
@@ -65,6 +66,15 @@ class Double:
         patient = {"tries": 3, "backoff": 0.01, "patience": 20.0}
         return VisionModel(str(self.folder(name)), remote=Server(self.url, **(patient | options)))
 
+    def received(self, n: int) -> list[dict]:
+        """What the server knows of the `n` requests since the last time; nothing where it does not say."""
+        return []
+
+
+@dataclass
+class Double(Hosting):
+    """The running double: it has faults on demand, and says what it received."""
+
     def fail(self, *faults: dict) -> None:
         """From now on these faults, see ``ndif_double.py``; without any, none."""
         httpx.post(f"{self.url}/double/faults", content=json.dumps([{"times": 1, **f} for f in faults]))
@@ -72,6 +82,40 @@ class Double:
     def log(self) -> list[dict]:
         """The requests since the last call."""
         return httpx.get(f"{self.url}/double/log").json()
+
+    def received(self, n: int) -> list[dict]:
+        log = self.log()
+        assert len(log) == n
+        return log
+
+
+@dataclass
+class Real(Hosting):
+    """A running NDIF server, by experiments/host_vit.py, which hosts a checkpoint when it is first asked for.
+
+    Attributes:
+        process: the script; it reads checkpoints from its input, and ends with it.
+        hosted: folders so far.
+    """
+
+    process: subprocess.Popen
+    hosted: set[Path] = field(default_factory=set)
+
+    def folder(self, name: str) -> Path:
+        where = super().folder(name)
+        if where not in self.hosted:
+            config = json.loads((where / "config.json").read_text())
+            bare = "Classification" not in config["architectures"][0]
+            task = "image-feature-extraction" if bare else "image-classification"
+            self.process.stdin.write(f"{where} {task}\n")
+            self.process.stdin.flush()
+            said = self.process.stdout.readline()
+            assert said.startswith(f"hosted {where} "), said
+            self.hosted.add(where)
+        return where
+
+    def model(self, name: str, **options) -> VisionModel:
+        return super().model(name, **({"patience": 300.0} | options))
 
 
 def start(folder: Path, key: str = KEY) -> tuple[Double, subprocess.Popen]:
@@ -90,3 +134,24 @@ def start(folder: Path, key: str = KEY) -> tuple[Double, subprocess.Popen]:
     port = process.stdout.readline().strip()
     assert port, (folder / "stderr").read_text()
     return Double(f"http://127.0.0.1:{port}", root), process
+
+
+def start_real(folder: Path, python: str) -> tuple[Real, subprocess.Popen]:
+    """Start a real NDIF, installed beside `python`, on loopback."""
+    root = folder / "hosted"
+    root.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = Path(__file__).parents[1] / "experiments" / "host_vit.py"
+    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "NDIF_API_KEY")}
+    env |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [python, script, "-", "--port", str(port)],
+        cwd=folder,
+        env=env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return Real(f"http://127.0.0.1:{port}", root, process), process

@@ -62,7 +62,9 @@ def input_rows(quick: bool) -> list[Row]:
 
         against = "the checkpoint's processor on a list"
         name, repeats = f"input pipeline, {n} JPEGs of 256 px", 2 if quick else 5
-        row = compare(name, against, ">= 1.5", ours, theirs, repeats, clock=time.perf_counter)  # two workers: the wall's
+        row = compare(
+            name, against, ">= 1.5", ours, theirs, repeats, clock=time.perf_counter
+        )  # two workers: the wall's
         same = "equal" if torch.equal(got["ours"], got["theirs"]) else "DIFFERENT"
         return [Row(f"{row.what}; pixels {same}", *list(vars(row).values())[1:])]
 

@@ -2,32 +2,36 @@
 
 import importlib.metadata
 import importlib.util
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
+import pyarrow as pa
 import torch
 import transformers
 
+from clsinterp.bench.models import N_LAYERS
 from clsinterp.bench.timing import Row, compare
 from clsinterp.data.sample import sample_images
 from clsinterp.models.checkpoint import resolve
 from clsinterp.sweeps.patching import logit_difference, patch_attn_head, patch_resid
 from clsinterp.vision_model import VisionModel
 
-SWEEPS = {
-    "patch_resid(.., 'resid_pre'), every layer and token": ">= 2",
-    "patch_attn_head(.., 'z'), every layer and head": ">= 2",
-}
+TARGET = ">= 2"
 IMAGES = 8
 
 
 def patching_rows(quick: bool) -> list[Row]:
-    """Both sweeps on `zoo/vit`; where TransformerLens is not installed, rows that say so.
+    """The residual stream by layer and token, and heads by layer, on `zoo/vit`; rows that say so without TransformerLens.
 
     Its own sweep of the residual stream counts tokens by the width of the image in pixels (28 of the 50 here), so it is told
-    every token by `index_df`.
+    every token by `index_df`. The small size takes every third layer, whose mean depth is that of all.
     """
-    names = [f"{what}, zoo/vit, {IMAGES} images" for what in SWEEPS]
+    layers = range(1, N_LAYERS, 3) if quick else range(N_LAYERS)
+    size = f"{len(layers)} layers, zoo/vit, {IMAGES} images"
+    names = [f"patch_resid of resid_pre, every token, {size}", f"patch_attn_head of z, every head, {size}"]
     if importlib.util.find_spec("transformer_lens") is None:
-        return [Row.missing(name, "TransformerLens", target) for name, target in zip(names, SWEEPS.values(), strict=True)]
+        return [Row.missing(name, "TransformerLens", TARGET) for name in names]
     import pandas as pd
     from transformer_lens import patching
     from transformer_lens.model_bridge import TransformerBridge
@@ -35,44 +39,42 @@ def patching_rows(quick: bool) -> list[Row]:
     model = VisionModel("zoo/vit", device="cpu")
     images, labels = sample_images(2 * IMAGES)
     pixels = model.pixels(images)
-    clean, corrupted, right, wrong = pixels[:IMAGES], pixels[IMAGES:], labels[:IMAGES], labels[IMAGES:]
-    by_image = logit_difference(right, wrong)
+    clean, corrupted = pixels[:IMAGES], pixels[IMAGES:]
+    by_image = logit_difference(labels[:IMAGES], labels[IMAGES:])
     folder = resolve("zoo/vit")
     module = transformers.ViTForImageClassification.from_pretrained(folder, attn_implementation="eager")
     theirs = TransformerBridge.boot_transformers(folder, hf_model=module, device="cpu").eval()
-    n_tokens = theirs.cfg.n_ctx
-    tokens = pd.DataFrame([(layer, token) for layer in range(model.n_layers) for token in range(n_tokens)])
     found: dict[str, torch.Tensor] = {}
 
-    def metric(logits: torch.Tensor) -> torch.Tensor:
-        return by_image(logits).mean()
-
-    @torch.no_grad()
-    def cache():
-        return theirs.run_with_cache(clean)[1]
-
-    def ours_resid() -> None:
-        table = patch_resid(model, clean, corrupted, by_image, "resid_pre")
+    def ours(patch: Callable[..., pa.Table], what: str) -> None:
+        table = patch(model, clean, corrupted, by_image, what, layers=layers)
         found["ours"] = torch.tensor(table["value"].to_pylist())
 
-    def ours_heads() -> None:
-        found["ours"] = torch.tensor(patch_attn_head(model, clean, corrupted, by_image, "z")["value"].to_pylist())
-
     @torch.no_grad()
-    def theirs_resid() -> None:
-        sweep = patching.generic_activation_patch
-        setter = patching.layer_pos_patch_setter
-        found["theirs"] = sweep(theirs, corrupted, cache(), metric, setter, "resid_pre", index_df=tokens)
+    def other(setter: Callable, what: str, places: int) -> None:
+        _, cache = theirs.run_with_cache(clean)
+        cells = pd.DataFrame([(layer, place) for layer in layers for place in range(places)])
 
-    @torch.no_grad()
-    def theirs_heads() -> None:
-        found["theirs"] = patching.get_act_patch_attn_head_out_all_pos(theirs, corrupted, cache(), metric).flatten()
+        def metric(logits: torch.Tensor) -> torch.Tensor:
+            return by_image(logits).mean()
 
+        found["theirs"] = patching.generic_activation_patch(
+            theirs, corrupted, cache, metric, setter, what, index_df=cells
+        )
+
+    sides = [
+        (
+            partial(ours, patch_resid, "resid_pre"),
+            partial(other, patching.layer_pos_patch_setter, "resid_pre", theirs.cfg.n_ctx),
+        ),
+        (
+            partial(ours, patch_attn_head, "z"),
+            partial(other, patching.layer_head_vector_patch_setter, "z", theirs.cfg.n_heads),
+        ),
+    ]
     against, rows = f"TransformerLens {importlib.metadata.version('transformer_lens')}", []
-    for name, target, ours, other in zip(
-        names, SWEEPS.values(), (ours_resid, ours_heads), (theirs_resid, theirs_heads), strict=True
-    ):
-        row = compare(name, against, target, ours, other, 3 if quick else 7)
+    for name, pair in zip(names, sides, strict=True):
+        row = compare(name, against, TARGET, *pair, 2 if quick else 7)
         apart = float((found["ours"] - found["theirs"]).abs().max())
-        rows.append(Row(f"{row.what}; {apart:.0e} apart", *list(vars(row).values())[1:]))
+        rows.append(replace(row, what=f"{row.what}; {apart:.0e} apart"))
     return rows

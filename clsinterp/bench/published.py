@@ -149,7 +149,9 @@ def published_rows(quick: bool) -> list[Row]:
         RequestError: no scikit-learn.
     """
     if importlib.util.find_spec("sklearn") is None:
-        raise RequestError("the note's loop fits its probes by scikit-learn, which is not here; pip install scikit-learn.")
+        raise RequestError(
+            "the note's loop fits its probes by scikit-learn, which is not here; pip install scikit-learn."
+        )
     note = Note.of_zoo(500 if quick else 2000)
     n = len(note.labels["test"])
     row = compare(

@@ -20,7 +20,9 @@ def startup_rows(quick: bool) -> list[Row]:
         return lambda: subprocess.run(arguments, capture_output=True, check=True)
 
     bare = command(sys.executable, "-c", "pass")
-    helped = compare("clsinterp --help, in CPU seconds", "python -c pass", "", command(*clsinterp, "--help"), bare, repeats)
+    helped = compare(
+        "clsinterp --help, in CPU seconds", "python -c pass", "", command(*clsinterp, "--help"), bare, repeats
+    )
     rows = [replace(helped, ratio=helped.ours, low=helped.ours, high=helped.ours, target="< 0.5")]
     imports = command(sys.executable, "-c", "import torch, transformers, nnsight")
     folder = resolve("zoo/vit")

@@ -115,8 +115,11 @@ def _known(entry: dict[str, Any], *names: str) -> list[str]:
 def _versions(server: Server) -> Iterator[Finding]:
     with at_host(server.url):
         env = compare_versions()
-    other = [f"{name}: {v['local']} here, {v['remote']} there" for name, v in sorted(env.critical_mismatches.items())]
-    yield Finding("nnsight, torch and transformers are the same there", not other, "; ".join(other))
+    # What stands after a plus names the build (torch 2.13.0+cpu, 2.13.0+cu130): another build runs the same code.
+    other = {name: [str(v[side]) for side in ("local", "remote")] for name, v in env.critical_mismatches.items()}
+    same = all(here.partition("+")[0] == there.partition("+")[0] for here, there in other.values())
+    detail = "; ".join(f"{name}: {here} here, {there} there" for name, (here, there) in sorted(other.items()))
+    yield Finding("nnsight, torch and transformers are the same there", same, detail)
     here, there = (".".join(python.split(".")[:2]) for python in (env.local_python, env.remote_python))
     # Not a condition: code travels as source. But a function of the user's may use what only one of them has.
     yield Finding("Python is known there", bool(there), f"{here} here, {there} there")

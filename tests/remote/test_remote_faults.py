@@ -2,7 +2,6 @@
 
 import logging
 import re
-import sys
 
 import nnsight.ndif
 import pyarrow.parquet as pq
@@ -223,9 +222,8 @@ def test_the_command_line_refuses_halves(double, tmp_path):
 # -- check ----------------------------------------------------------------------
 
 
-def test_check_says_what_the_server_has(double, checkpoint):
-    at = ["--remote", "--host", double.url]
-    code, text = invoke("check", double.folder("dinov2"), *at)
+def test_check_says_what_the_server_has(ndif):
+    code, text = invoke("check", ndif.folder("dinov2"), "--remote", "--host", ndif.url)
     assert code == 0, text
     for claim in (
         "the server hosts",
@@ -235,7 +233,12 @@ def test_check_says_what_the_server_has(double, checkpoint):
         "reads and writes there",
     ):
         assert claim in text
-    assert f"{sys.version_info.major}.{sys.version_info.minor} there" in text
+    assert re.search(r"3\.\d+ there", text)
+
+
+def test_check_says_what_the_server_lacks(double, checkpoint):
+    at = ["--remote", "--host", double.url]
+    double.folder("dinov2")
     code, text = invoke("check", checkpoint("vit"), *at)
     assert code == 1
     assert re.search(r"it hosts: \S.*dinov2 \(image-classification\)", text)
@@ -244,6 +247,11 @@ def test_check_says_what_the_server_has(double, checkpoint):
     code, text = invoke("check", double.folder("vit"), *at)
     assert code == 1
     assert "1.0.0 there" in text
+    build = torch.__version__.partition("+")[0] + "+cu999"
+    double.fail({"kind": "versions", "packages": {"torch": build}})
+    code, text = invoke("check", double.folder("vit"), *at)
+    assert code == 0, text
+    assert f"{build} there" in text
     code, text = invoke("check", double.folder("vit"), "--remote", "--host", "http://127.0.0.1:9")
     assert code == 1
     assert "cannot be reached" in text
