@@ -6,7 +6,8 @@ Counts are per image. With T tokens of width d, k matrices of d x m in the MLP:
   biases and softmax are left out);
 - the train pass: L block-passes; ridge statistics: ``2 d^2`` FLOPs per layer in float64;
 - the test pass: ``L (L + 1) / 2`` block-passes, as the fork adds a copy after every block, and L more if the batch with
-  its copies does not fit into memory at once;
+  its copies does not fit into memory at once. Where the classifier reads a token and pools no patches, the L passes of the last
+  block are for that token alone: ``4 T d^2 + 2 (2 d^2 + k d m) + 4 T d`` FLOPs each (keys and values of all tokens);
 - a file of statistics: ``8 F (d^2 + C d + C / L)`` bytes per layer for F folds and C classes; ranks: 4 bytes a column, answers 2.
 """
 
@@ -35,6 +36,7 @@ class Shape:
         n_layers, d_model, n_tokens: blocks, width, tokens with the prefix.
         mlp_width, mlp_matrices: hidden width of the MLP, and its number of d_model x mlp_width matrices (SwiGLU has 3).
         n_readouts: token groups the classifier reads.
+        reads_token: whether it reads one token before the patches and pools nothing.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Shape:
     mlp_width: int
     mlp_matrices: int = 2
     n_readouts: int = 1
+    reads_token: bool = False
 
     @property
     def block_flops(self) -> int:
@@ -52,9 +55,17 @@ class Shape:
         return 2 * t * (4 * d * d + self.mlp_matrices * d * self.mlp_width) + 4 * t * t * d
 
     @property
-    def fork_passes(self) -> int:
+    def last_block(self) -> float:
+        """A pass of the last block in the test pass, as a share of a block-pass."""
+        if not self.reads_token:
+            return 1.0
+        t, d = self.n_tokens, self.d_model
+        return (4 * t * d * d + 2 * (2 * d * d + self.mlp_matrices * d * self.mlp_width) + 4 * t * d) / self.block_flops
+
+    @property
+    def fork_passes(self) -> float:
         """Block-passes of one image in the test pass, swapped at every layer."""
-        return self.n_layers * (self.n_layers + 1) // 2
+        return self.n_layers * (self.n_layers - 1) / 2 + self.n_layers * self.last_block
 
     @property
     def rank_columns(self) -> int:
@@ -70,7 +81,7 @@ class Shape:
         """Bytes of activations that one image with a swapped copy for every layer takes, as `images_at_once` counts."""
         return self.n_tokens * self.d_model * LIVE_PER_BLOCK * FLOAT32 * (self.n_layers + 1)
 
-    def test_passes(self, memory_bytes: float, batch: int = BATCH) -> int:
+    def test_passes(self, memory_bytes: float, batch: int = BATCH) -> float:
         """`fork_passes`, and a pass of the intact batch before if not all of it rides at once."""
         fits = memory_bytes >= batch * self.fork_bytes()
         return self.fork_passes + (0 if fits else self.n_layers)
@@ -82,8 +93,8 @@ class Shape:
 
 
 SHAPES = (
-    Shape("ViT-B/16", 12, 768, 197, 3072),
-    Shape("ViT-L/16", 24, 1024, 197, 4096),
+    Shape("ViT-B/16", 12, 768, 197, 3072, reads_token=True),
+    Shape("ViT-L/16", 24, 1024, 197, 4096, reads_token=True),
     Shape("DINOv2-g/14", 40, 1536, 257, 4096, mlp_matrices=3, n_readouts=2),
 )
 
@@ -185,7 +196,7 @@ def tables(measured: Measured, device: Device | None = None) -> str:
         ["ms of a block-pass, measured", *(f"{1e3 * s.block_flops / measured.passes[s.name]:.0f}" for s in SHAPES)],
         ["share of a matrix product's rate", *(f"{measured.share(s):.2f}" for s in SHAPES)],
         ["block-passes, train pass", *(s.n_layers for s in SHAPES)],
-        ["block-passes, test pass", *(s.test_passes(device.memory * SHARE_OF_FREE) for s in SHAPES)],
+        ["block-passes, test pass", *(f"{s.test_passes(device.memory * SHARE_OF_FREE):.0f}" for s in SHAPES)],
         ["MB of activations, test pass", *(f"{s.fork_bytes() / 1e6:.0f}" for s in SHAPES)],
         ["bytes of ranks", *(FLOAT32 * s.rank_columns for s in SHAPES)],
     ]
