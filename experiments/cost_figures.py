@@ -10,7 +10,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def fork_rate(shape: Shape, repeats: int) -> float:
     pixels, targets, donors = torch.randn(n, 3, 224, 224), torch.arange(n), permute(n, 0)
     readers = Readers(Head.of(model.family, model.heads))
     took = seconds(lambda: fork(model, pixels, targets, donors, readers, layers=layers), repeats)
-    return n * BLOCKS * (BLOCKS + 1) // 2 * shape.block_flops / took
+    return n * replace(shape, n_layers=BLOCKS).fork_passes * shape.block_flops / took
 
 
 def measure(repeats: int, provisional: bool) -> Measured:

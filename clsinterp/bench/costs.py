@@ -28,7 +28,7 @@ def cost_rows(quick: bool) -> list[Row]:
 def _row(depth: int, size: Size, repeats: int) -> Row:
     model = random_model("vit", size, n_layers=depth)
     n, layers, pixels = size.images, range(depth), random_pixels(size)
-    shape = Shape("", depth, size.width, (size.side // size.patch) ** 2 + 1, 4 * size.width)
+    shape = Shape("", depth, size.width, (size.side // size.patch) ** 2 + 1, 4 * size.width, reads_token=True)
     readers, targets, donors = Readers(Head.of(model.family, model.heads)), torch.arange(n), permute(n, 0)
     block = model._module.get_submodule(model.family.blocks)[0]
     h = torch.randn(images_per_piece(shape.n_tokens), shape.n_tokens, size.width)
@@ -42,7 +42,7 @@ def _row(depth: int, size: Size, repeats: int) -> Row:
 
     return compare(
         f"fork, {depth} x {size.width}, {shape.n_tokens} tokens, {n} images",
-        f"{n} x {shape.fork_passes} block-passes of {shape.block_flops / 1e9:.3g} GFLOP at one block's time",
+        f"{n} x {shape.fork_passes:.1f} block-passes of {shape.block_flops / 1e9:.3g} GFLOP at one block's time",
         ">= 0.85",
         lambda: fork(model, pixels, targets, donors, readers, layers=layers),
         block_alone,

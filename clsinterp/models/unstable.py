@@ -164,7 +164,9 @@ def untraced(module: nn.Module) -> nn.Module | None:
     """
     for part in module.modules():
         controller = part.__dict__.get("forward")
-        own = controller is None or (isinstance(controller, Controller) and controller.state.original is type(part).forward)
+        own = controller is None or (
+            isinstance(controller, Controller) and controller.state.original is type(part).forward
+        )
         if not own or part._forward_hooks or part._forward_pre_hooks or "_hf_hook" in part.__dict__:
             return None
     return _copied(module)

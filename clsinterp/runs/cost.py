@@ -6,7 +6,8 @@ Counts are per image. With T tokens of width d, k matrices of d x m in the MLP:
   biases and softmax are left out);
 - the train pass: L block-passes; ridge statistics: ``2 d^2`` FLOPs per layer in float64;
 - the test pass: ``L (L + 1) / 2`` block-passes, as the fork adds a copy after every block, and L more if the batch with
-  its copies does not fit into memory at once;
+  its copies does not fit into memory at once. Where the classifier reads a token and pools no patches, the L passes of the last
+  block are for that token alone: ``4 T d^2 + 2 (2 d^2 + k d m) + 4 T d`` FLOPs each (keys and values of all tokens);
 - what is measured beside the note (``--also``): the block-passes of its edits as they share rows, by the planner itself
   (`clsinterp.sweeps.plan.block_passes`): erasure at every layer takes as many as the swaps do, and ``L`` more for every `MOST`
   copies beyond the first. Rows of attention that a knock-out forms again are left out: ``4 T^2 d`` in a block where patches are
@@ -54,6 +55,7 @@ class Shape:
         mlp_width, mlp_matrices: hidden width of the MLP, and its number of d_model x mlp_width matrices (SwiGLU has 3).
         n_readouts: token groups the classifier reads.
         prefix: token groups before the patches, with how many tokens each has.
+        reads_token: whether it reads one token before the patches and pools nothing.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Shape:
     mlp_matrices: int = 2
     n_readouts: int = 1
     prefix: tuple[tuple[str, int], ...] = (("cls", 1),)
+    reads_token: bool = False
 
     @property
     def block_flops(self) -> int:
@@ -72,9 +75,17 @@ class Shape:
         return 2 * t * (4 * d * d + self.mlp_matrices * d * self.mlp_width) + 4 * t * t * d
 
     @property
-    def fork_passes(self) -> int:
+    def last_block(self) -> float:
+        """A pass of the last block in the test pass, as a share of a block-pass."""
+        if not self.reads_token:
+            return 1.0
+        t, d = self.n_tokens, self.d_model
+        return (4 * t * d * d + 2 * (2 * d * d + self.mlp_matrices * d * self.mlp_width) + 4 * t * d) / self.block_flops
+
+    @property
+    def fork_passes(self) -> float:
         """Block-passes of one image in the test pass, swapped at every layer."""
-        return swap_passes(self.n_layers, range(self.n_layers))
+        return swap_passes(self.n_layers, range(self.n_layers)) - self.n_layers * (1 - self.last_block)
 
     def also_passes(self, also: Iterable[str]) -> int:
         """Block-passes of one image in the test pass for what is measured beside the note."""
@@ -108,7 +119,7 @@ class Shape:
         copies = max(self.n_layers, MOST if also else 0)
         return self.n_tokens * self.d_model * LIVE_PER_BLOCK * FLOAT32 * (copies + 1)
 
-    def test_passes(self, memory_bytes: float, batch: int = BATCH, also: Sequence[str] = ()) -> int:
+    def test_passes(self, memory_bytes: float, batch: int = BATCH, also: Sequence[str] = ()) -> float:
         """`fork_passes`, a pass of the intact batch before if not all of it rides at once, and `also_passes`."""
         fits = memory_bytes >= batch * self.fork_bytes(also)
         return self.fork_passes + (0 if fits else self.n_layers) + self.also_passes(also)
@@ -120,8 +131,8 @@ class Shape:
 
 
 SHAPES = (
-    Shape("ViT-B/16", 12, 768, 197, 3072),
-    Shape("ViT-L/16", 24, 1024, 197, 4096),
+    Shape("ViT-B/16", 12, 768, 197, 3072, reads_token=True),
+    Shape("ViT-L/16", 24, 1024, 197, 4096, reads_token=True),
     Shape("DINOv2-g/14", 40, 1536, 257, 4096, mlp_matrices=3, n_readouts=2),
 )
 
@@ -226,7 +237,7 @@ def tables(measured: Measured, device: Device | None = None) -> str:
         ["ms of a block-pass, measured", *(f"{1e3 * s.block_flops / measured.passes[s.name]:.0f}" for s in SHAPES)],
         ["share of a matrix product's rate", *(f"{measured.share(s):.2f}" for s in SHAPES)],
         ["block-passes, train pass", *(s.n_layers for s in SHAPES)],
-        ["block-passes, test pass", *(s.test_passes(device.memory * SHARE_OF_FREE) for s in SHAPES)],
+        ["block-passes, test pass", *(f"{s.test_passes(device.memory * SHARE_OF_FREE):.0f}" for s in SHAPES)],
         *(
             [f"block-passes, test pass, --also {name} beside", *(s.also_passes([name]) for s in SHAPES)]
             for name in EXTRAS

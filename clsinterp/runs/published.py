@@ -15,6 +15,7 @@ from clsinterp.runs.request import Request
 NOTE: dict[str, Any] = {"train_per_class": 200, "test_split": "validation", "final_norm": False, "cls_only": "zero"}
 OWN: dict[str, dict[str, Any]] = {"beit": {"config": {"use_mean_pooling": False}, "head": "fit"}}
 TOKENS = {"vit": 197, "deit": 198, "beit": 197, "dinov2": 257, "clip": 50}  # at 224 pixels, with the prefix
+POOLED = ("dinov2", "clip")  # they read patches after the last block
 N_TRAIN, N_TEST = 200_000, 50_000  # of ImageNet-1k, as the note took them
 
 
@@ -40,7 +41,7 @@ class Expected:
 
 def expected(n_train: int = N_TRAIN, n_test: int = N_TEST) -> Expected:
     """`Expected` for so many images; reading and decoding them, which goes on beside, is left out."""
-    shapes = [Shape(key, 12, 768, tokens, 3072) for key, tokens in TOKENS.items()]
+    shapes = [Shape(key, 12, 768, tokens, 3072, reads_token=key not in POOLED) for key, tokens in TOKENS.items()]
     flops = sum((n_train * s.n_layers + n_test * s.fork_passes) * s.block_flops for s in shapes)
     gpu = Device()
     return Expected(flops / _matmul_rate(), flops / gpu.flops, gpu.name)

@@ -24,6 +24,7 @@ from clsinterp.sweeps.columns import BESIDE, PROBED_BESIDE, parse
 from clsinterp.sweeps.fork import fork
 from clsinterp.sweeps.readers import Readers
 from clsinterp.sweeps.variants import MOST
+from clsinterp.vision_model import VisionModel
 
 ROOT = Path(__file__).parents[2]
 TINY = cost.Shape("tiny", tiny.LAYERS, tiny.WIDTH, 1 + (tiny.SIZE // tiny.PATCH) ** 2, 2 * tiny.WIDTH)
@@ -113,6 +114,25 @@ def test_edited_copies_need_memory_too(model):
     assert more == 2 * TINY.fork_passes + tiny.LAYERS  # the swaps ride in fewer images at a time
 
 
+@pytest.mark.parametrize(("config", "model"), [(hf.ViTConfig, hf.ViTForImageClassification),
+                                               (hf.Dinov2Config, hf.Dinov2ForImageClassification)])  # fmt: skip
+def test_the_last_block_is_of_one_token_where_it_is_counted_so(config, model):
+    """FLOPs of a fork at every layer but what an intact pass and the classifiers of the copies take besides blocks."""
+    m = VisionModel(model(config(**tiny.BASE, mlp_ratio=2, attn_implementation="eager", num_labels=tiny.CLASSES)))
+    n, shape = 3, replace(TINY, reads_token=model is hf.ViTForImageClassification)
+
+    def flops(layers):
+        readers = Readers(Head.of(m.family, m.heads))
+        with FlopCounterMode(display=False) as counter:
+            fork(m, tiny.pixels(n), torch.arange(n), torch.arange(n), readers, layers=layers)
+        return counter.get_total_flops()
+
+    last = tiny.LAYERS - 1  # a copy after the last block goes through none, but is read as all are
+    more = flops(range(tiny.LAYERS)) - tiny.LAYERS * (flops([last]) - flops([]))  - flops([])
+    passes = shape.fork_passes - (tiny.LAYERS - 1 + shape.last_block)
+    assert more == pytest.approx(n * passes * shape.block_flops)
+
+
 @pytest.mark.parametrize("family", ["vit", "dinov2"])
 def test_bytes_are_those_of_the_files(checkpoint, folder, tmp_path, family):
     out = tmp_path / "r"
@@ -134,7 +154,10 @@ def test_the_plan_by_hand(shape):
     forward = shape.n_layers * shape.block_flops / 1e12
     stats = shape.n_layers * 2 * shape.d_model**2 / 1e10
     assert one["train"] == pytest.approx(1_281_167 * (forward + stats))
-    assert one["test"] == pytest.approx(50_000 * (shape.n_layers + 1) / 2 * forward)
+    t, d, k, m_ = shape.n_tokens, shape.d_model, shape.mlp_matrices, shape.mlp_width
+    fewer = (4 * t * d * d + 4 * d * d + 2 * k * d * m_ + 4 * t * d) / shape.block_flops
+    last = 1 if shape.name.startswith("DINOv2") else fewer
+    assert one["test"] == pytest.approx(50_000 * ((shape.n_layers - 1) / 2 + last) * forward)
     assert one["solve"] == pytest.approx(shape.n_layers * 4 * (shape.d_model / 768) ** 3)
     assert one["total"] == pytest.approx(one["train"] + one["solve"] + one["test"])
     beside = cost.plan(shape, m, cost.Device("gpu", 2e12, 1e15), 1, ["erasure"])
