@@ -1,5 +1,9 @@
 """The sample that ships: the same images as the data called zoo, classes in turn."""
 
+import pickle
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -23,3 +27,27 @@ def test_classes_take_turns_and_the_images_are_the_samples():
 def test_more_than_there_are_is_refused(n):
     with pytest.raises(RequestError, match="1 to 1000"):
         clsinterp.sample_images(n)
+
+
+def test_the_sample_is_read_as_datasets_reads_it():
+    from clsinterp.data.sample import SAMPLE
+    from clsinterp.data.sources import open_data
+
+    some = {"train_per_class": 3, "test_per_class": 2}
+    for ours, theirs in zip(open_data("zoo", **some), open_data(str(SAMPLE), **some), strict=True):
+        assert (ours.places, ours.sources, ours.labels) == (theirs.places, theirs.sources, theirs.labels)
+        assert ours.class_names == theirs.class_names
+        assert ours.fingerprint() == theirs.fingerprint()
+        sent = pickle.loads(pickle.dumps(ours))  # to a worker process
+        assert [sent.encoded(i) for i in range(len(sent))] == [theirs.encoded(i) for i in range(len(theirs))]
+    with pytest.raises(RequestError, match="--image-column nope was given; the data has: image, label"):
+        open_data("zoo", image_column="nope")
+
+
+def test_the_sample_does_without_datasets():
+    code = (
+        "import sys; from clsinterp.console import quiet_libraries; from clsinterp.data.sources import open_data; "
+        "quiet_libraries(); open_data('zoo', limit=8); print('datasets' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
