@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -229,13 +230,16 @@ def quiet_libraries() -> None:
     """
     if _said["verbose"]:
         return
-    import datasets
     import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()
+    if datasets := sys.modules.get("datasets"):
+        datasets.disable_progress_bars()
+        datasets.logging.set_verbosity_error()
+    else:  # what its import reads; it takes 0.7 s, and the shipped sample does without
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("DATASETS_VERBOSITY", "error")
     log_lines({})  # in a worker process; a command has said more already
     logging.getLogger("nnsight").setLevel(logging.ERROR)
     logging.getLogger("httpx").setLevel(logging.ERROR)

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from clsinterp.data.hub import near, refuse_missing
 from clsinterp.data.named import NAMED
 from clsinterp.data.names import in_order, number
-from clsinterp.data.sample import SAMPLE
+from clsinterp.data.sample import SAMPLE, SampleRows, sample_rows
 from clsinterp.data.splits import HOLD_OUT, Split, choose, divide, same_classes
 from clsinterp.data.unstable import with_features
 from clsinterp.errors import RequestError
@@ -57,8 +57,10 @@ def open_data(
     Raises:
         RequestError: data, split or column not found, labels missing, a class with fewer images than asked.
     """
+    # Other columns than the sample's own are refused as those of any data are.
+    plain = data == "zoo" and image_column is None and label_column is None
     return open_rows(
-        _load(data),
+        dict(sample_rows()) if plain else _load(data),
         data,
         train_split,
         test_split,
@@ -157,6 +159,10 @@ def _pick(found: dict[str, Any], asked: str | None, usual: tuple[str, ...]) -> s
 
 def _index(rows: Any, split: str, data: str, image_column: str | None, label_column: str | None) -> Split:
     """Every row of a split, in stored order; streamed rows are still streamed."""
+    if isinstance(rows, SampleRows):
+        return _whole(
+            rows, "image", rows.data.column("label").to_pylist(), rows.class_names, _paths(rows, "image"), split, data
+        )
     import datasets
 
     rows = with_features(rows)
@@ -182,11 +188,22 @@ def _index(rows: Any, split: str, data: str, image_column: str | None, label_col
         paths: list[str | None] = [None] * len(column)
     else:
         column = list(rows[label])
-        paths = pc.struct_field(rows.data.column(image), "path").to_pylist()
+        paths = _paths(rows, image)
     if isinstance(kind, datasets.ClassLabel):
         names, labels = list(kind.names), column
     else:
         labels, names = _plain_labels(column, split)
+    return _whole(rows, image, labels, names, paths, split, data)
+
+
+def _paths(rows: Any, image: str) -> list[str | None]:
+    return pc.struct_field(rows.data.column(image), "path").to_pylist()
+
+
+def _whole(
+    rows: Any, image: str, labels: list[Any], names: list[str], paths: list[str | None], split: str, data: str
+) -> Split:
+    """A split of all rows, whose labels are looked at."""
     for place, value in enumerate(labels):
         if value is None or not 0 <= value < len(names):
             raise RequestError(

@@ -23,7 +23,7 @@ class Split:
     """Images of one split, in their seeded order.
 
     Attributes:
-        rows: the stored rows (`datasets.Dataset`), images not decoded.
+        rows: the stored rows (`datasets.Dataset`, or the sample's), images not decoded.
         image_column: where the image is.
         places: for each image of the order, its row.
         sources: for each image, its file path (relative to the data) or row id.
@@ -169,10 +169,10 @@ def choose(split: Split, seed: int, per_class: int | None, limit: int | None, wh
 
 def _store(split: Split) -> Split:
     """Streamed rows fetched once into the datasets cache, only those that were chosen; stored rows as they are."""
+    if hasattr(split.rows, "__len__"):  # a stream has none
+        return split
     import datasets
 
-    if isinstance(split.rows, datasets.Dataset):
-        return split
     wanted = {place: i for i, place in enumerate(sorted(split.places))}
 
     def rows(stream: Any, column: str, wanted: dict[int, int]) -> Iterator[dict[str, Any]]:

@@ -166,7 +166,8 @@ def refuse_misfits(config: Any, source: str, file: str = "config.json") -> None:
         RequestError: heads that the width can't be divided among, or images smaller than a patch.
     """
     vision = getattr(config, "vision_config", config)
-    width, heads = getattr(vision, "hidden_size", None), getattr(vision, "num_attention_heads", None)
+    width: Any = getattr(vision, "hidden_size", None)
+    heads: Any = getattr(vision, "num_attention_heads", None)
     if is_whole(width) and is_whole(heads) and width % heads:
         raise RequestError(
             f"{source}: {file} has hidden_size {width} and num_attention_heads {heads}; a width that its heads divide is "

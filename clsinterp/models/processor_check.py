@@ -89,7 +89,7 @@ def refuse_processor(processor: Any, family: Family, sizes: Sizes, source: str) 
         made = [_pixels(processor, whose, *size) for size in ((60, 40), (40, 60))]
     for pixels in made:
         _refuse_values(pixels, sizes, whose)
-        if reason := family.misfit(tuple(pixels.shape[-2:]), sizes):
+        if reason := family.misfit((pixels.shape[-2], pixels.shape[-1]), sizes):
             raise RequestError(
                 f"{whose} makes pictures of {reason} Mend size or crop_size in {FILE}, or give image_size= (--image-size)."
             )

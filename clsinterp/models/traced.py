@@ -146,7 +146,9 @@ class Traced(Wrapped):
             raise RequestError("this model has no image processor; pass image_processor=, or pixel tensors.")
         rgb = [to_rgb(image) for image in listed]
         values = self.image_processor(images=rgb, return_tensors="pt")["pixel_values"]
-        if reason := self.family.misfit(tuple(values.shape[-2:]), self.sizes):  # of a processor that resizes nothing
+        if reason := self.family.misfit(
+            (values.shape[-2], values.shape[-1]), self.sizes
+        ):  # of a processor that resizes nothing
             raise RequestError(f"the image processor makes pictures of {reason}")
         return self._like(values)
 

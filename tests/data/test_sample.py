@@ -1,5 +1,8 @@
 """What ships to try things on: the same images as the data called zoo, classes in turn; and photos."""
 
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,3 +48,27 @@ def test_a_shipped_photo_is_found_by_its_name_and_a_file_that_is_there_comes_fir
     asked.parent.mkdir(parents=True)
     asked.write_bytes(b"mine")
     assert shipped(asked) == asked
+
+
+def test_the_sample_is_read_as_datasets_reads_it():
+    from clsinterp.data.sample import SAMPLE
+    from clsinterp.data.sources import open_data
+
+    some = {"train_per_class": 3, "test_per_class": 2}
+    for ours, theirs in zip(open_data("zoo", **some), open_data(str(SAMPLE), **some), strict=True):
+        assert (ours.places, ours.sources, ours.labels) == (theirs.places, theirs.sources, theirs.labels)
+        assert ours.class_names == theirs.class_names
+        assert ours.fingerprint() == theirs.fingerprint()
+        sent = pickle.loads(pickle.dumps(ours))  # to a worker process
+        assert [sent.encoded(i) for i in range(len(sent))] == [theirs.encoded(i) for i in range(len(theirs))]
+    with pytest.raises(RequestError, match="--image-column nope was given; the data has: image, label"):
+        open_data("zoo", image_column="nope")
+
+
+def test_the_sample_does_without_datasets():
+    code = (
+        "import sys; from clsinterp.console import quiet_libraries; from clsinterp.data.sources import open_data; "
+        "quiet_libraries(); open_data('zoo', limit=8); print('datasets' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
