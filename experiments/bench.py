@@ -45,11 +45,11 @@ def write_page(asked: list[str], quick: bool) -> None:
     import torch
 
     kept, page = DOCS / "speed.json", DOCS / "speed.md"
-    groups = json.loads(kept.read_text()) if kept.exists() else {}
     size = "small sizes, few repeats" if quick else "full sizes"
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {size}"
     for name in asked or GROUPS:
-        groups[name] = {"machine": machine, "rows": [asdict(row) for row in measure([name], quick)]}
+        group = {"machine": machine, "rows": [asdict(row) for row in measure([name], quick)]}
+        groups = (json.loads(kept.read_text()) if kept.exists() else {}) | {name: group}
         kept.write_text(json.dumps(groups, indent=1) + "\n")
         page.write_text(put_into(page.read_text(), groups))
 

@@ -52,7 +52,7 @@ def patching_rows(quick: bool) -> list[Row]:
 
     @torch.no_grad()
     def other(setter: Callable, what: str, places: int) -> None:
-        _, cache = theirs.run_with_cache(clean)
+        _, cache = theirs.run_with_cache(clean, names_filter=lambda name: name.endswith(f"hook_{what}"))
         cells = pd.DataFrame([(layer, place) for layer in layers for place in range(places)])
 
         def metric(logits: torch.Tensor) -> torch.Tensor:
