@@ -34,6 +34,7 @@ OF_A_CLASS = ("probability", "logit", "rank", "identifiability")
 CLASS_COLOURS = (
     "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#882255", "#332288", "#661100",
 )  # fmt: skip
+LEAST_ATTENTION = 1e-5  # less is coloured as this
 AFTER_LESS_BEFORE = "intervened − intact"
 OTHER_COLOUR = "#A8A8A8"
 
@@ -171,6 +172,8 @@ def shown(name: str, longest: int = 28) -> str:
 
 
 def _place(quantity: str, z: Tensor) -> Tensor:
+    if quantity == "attention":  # the CLS token's to itself may be a thousand times that to a patch
+        return torch.log10(z.clamp_min(LEAST_ATTENTION))
     return torch.log10(z + 1) if quantity == "rank" else z  # the first ranks are what matters
 
 
@@ -189,10 +192,14 @@ def _scale(quantity: str, numbers: list[Tensor], title: str, n_classes: int) -> 
         return Scale("Viridis", low, high if high > low else low + 1, title)
     if quantity == "entropy":
         return Scale("Cividis", 0.0, math.log2(n_classes) or 1.0, title)
+    if quantity == "attention":
+        ends = (math.log10(max(x, LEAST_ATTENTION)) for x in (low, high))
+        decades = list(range(round(math.log10(LEAST_ATTENTION)), 1))
+        return Scale("Cividis", *ends, title, ([float(x) for x in decades], [f"{10.0**x:g}" for x in decades]))
     if quantity == "similarity":
         return Scale("Viridis", min(low, 0.0), 1.0, title)
-    top = next(x for x in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0) if high <= x)
-    return Scale("Cividis" if quantity == "attention" else "Viridis", 0.0, 1.0 if top > 0.2 else top, title)
+    top = next(x for x in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if high <= x + 1e-6)
+    return Scale("Viridis", 0.0, top, title)
 
 
 def _top1_panels(views: Sequence[Reading], numbers: list[Tensor], names: list[str], title: str) -> list[Panel]:
