@@ -27,7 +27,7 @@ def how_to_read(session: Session) -> list[Any]:
         html.P("Each square is a token at one layer. Its colour says what the model's own classifier, applied there, "
                "reads in it."),
         html.Ul([
-            html.Li([html.B("Point"), " at a patch, or use Tab and the arrow keys: its five first classes stand below."]),
+            html.Li([html.B("Point"), " at a patch, or use Tab and the arrow keys: its top five classes stand below."]),
             html.Li([html.B("Slide"), " through the layers, or press Play."]),
             html.Li([html.B("Intervene"), " on the left: the map after it and the difference appear here."]),
         ]),

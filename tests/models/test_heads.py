@@ -91,6 +91,30 @@ def test_a_fitted_head_answers_and_is_saved(kind, tmp_path):
         assert not torch.equal(*(getattr(out, "logits", out) for out in (random(x), output)))
 
 
+def parts(module, apart, at=""):
+    """Paths of modules that cover `module`, that of `apart` among them."""
+    for name, child in module.named_children():
+        path = f"{at}{name}"
+        yield from parts(child, apart, f"{path}.") if apart.startswith(f"{path}.") else [path]
+
+
+@pytest.mark.parametrize("kind", ["its own head", "two heads"])
+def test_a_head_goes_into_a_model_whose_blocks_accelerate_placed(kind, tmp_path):
+    """One block on disk: hooks of accelerate bring it to the CPU, as they do with what is on another device."""
+    make, *what = MODELS[kind]
+    source, x = make(tmp_path, *what)
+    plain = VisionModel(source, device="cpu")
+    block = f"{plain.family.blocks}.1"
+    where = {path: "disk" if path == block else "cpu" for path in parts(plain._module, block)}
+    placed = VisionModel(source, device_map=where, offload_folder=str(tmp_path / "offloaded"))
+    assert all(p.is_meta for p in placed._module.get_submodule(block).parameters())
+    head, before = plain.fit_head((x, LABELS)), placed(x).logits
+    answering = placed.with_head(head)
+    assert torch.equal(answering(x).logits, plain.with_head(head)(x).logits)
+    assert torch.equal(placed(x).logits, before), "the model it came from has changed"
+    assert torch.equal(plain(x).logits, before)
+
+
 def test_a_head_says_what_it_is_not_for(tmp_path):
     source, x = hf(tmp_path / "a", "dinov2", "Dinov2Model")
     model = VisionModel(source, device="cpu")
