@@ -1,5 +1,6 @@
 """The words and tables of docs/evidence.md: every number is looked up in a run's tables."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from clsinterp.figures.note import published_curves
 from clsinterp.runs.compare import markdown
 from clsinterp.runs.results import Run
 
+LINE = 128  # of a card, in characters
 COLUMNS = {  # (curve, metric) -> its head
     ("probe", "accuracy"): "probe",
     ("shuffle", "accuracy"): "output, CLS swapped",
@@ -246,6 +248,17 @@ Versions: {versions}.
 def head_card(run: Run, command: str, what: str) -> str:
     """The card of the head that ships for the backbone, from the run that fitted it."""
     p, report = Points(run), run.report
+    classes, counts = ", ".join(report.manifest.class_names), report.manifest.counts
+    said = (
+        f"**Classes.** {classes}: the ten of Imagenette. Any other photo is given one of these too.",
+        "**Reads.** The CLS token and the patch mean after the final norm, side by side, at 224 pixels.",
+        f"**Fitted on** {counts.train} train photos; accuracy {p.full('intact')} (95% interval) on {counts.test} validation "
+        "photos.",
+        "**Licence.** Weights: MIT, as the rest. The photos are ImageNet's, for non-commercial research, and are not part of it.",
+        f'**To fit it again:** `{command}`, then `FittedHead.of_run(RUN).save("head.safetensors")`; for photos of your own, '
+        '`VisionModel("zoo/dinov2-small").fit_head(data)`.',
+    )
+    items = "\n".join(paragraph(f"- {item}", indent="  ") for item in said)
     return f"""---
 license: mit
 ---
@@ -253,15 +266,18 @@ license: mit
 
 *Made by `experiments/evidence.py`.*
 
-`head.safetensors` is a ridge classifier for the {what}, which does not ship:
-`clsinterp zoo fetch dinov2-small` gets it. `clsinterp lens zoo/dinov2-small IMAGE` and `clsinterp explore zoo/dinov2-small` take
-this head unless `--classifier` names another.
+{paragraph(f"`head.safetensors` is a ridge classifier for the {what}, which does not ship: {GET_IT}")}
 
-- **Classes.** {", ".join(report.manifest.class_names)}: the ten of Imagenette. Any other photo is given one of these too.
-- **Reads.** The CLS token and the patch mean after the final norm, side by side, at 224 pixels.
-- **Fitted on** {report.manifest.counts.train} train photos; accuracy {p.full("intact")} (95% interval) on
-  {report.manifest.counts.test} validation photos.
-- **Licence.** Weights: MIT, as the rest. The photos are ImageNet's, for non-commercial research, and are not part of it.
-- **To fit it again:** `{command}`, then `FittedHead.of_run(RUN).save("head.safetensors")`; for photos of your own,
-  `VisionModel("zoo/dinov2-small").fit_head(data)`.
+{items}
 """
+
+
+GET_IT = (
+    "`clsinterp zoo fetch dinov2-small` gets it. `clsinterp lens zoo/dinov2-small IMAGE` and `clsinterp explore "
+    "zoo/dinov2-small` take this head unless `--classifier` names another."
+)
+
+
+def paragraph(text: str, indent: str = "") -> str:
+    """`text` in lines that a reader of the file need not scroll; names and commands are not broken at a hyphen."""
+    return textwrap.fill(text, LINE, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

@@ -25,13 +25,11 @@ def how_to_read(session: Session) -> list[Any]:
     return [
         html.H2("How to read this"),
         html.P("Each square is a token at one layer. Its colour says what the model's own classifier, applied there, "
-               "reads in it, long before the classifier's turn."),
+               "reads in it."),
         html.Ul([
-            html.Li([html.B("Point"), " at a patch, or press Tab and the arrow keys: its five most probable classes "
-                     "stand below."]),
+            html.Li([html.B("Point"), " at a patch, or use Tab and the arrow keys: its top five classes stand below."]),
             html.Li([html.B("Slide"), " through the layers, or press Play."]),
-            html.Li([html.B("Intervene"), " on the left: replace the CLS token, and the map after it and the "
-                     "difference appear here."]),
+            html.Li([html.B("Intervene"), " on the left: the map after it and the difference appear here."]),
         ]),
         html.P(f"In this {family.name} model the lens reads {reads}, {norm}. {_classes(session)}", className="fine"),
     ]  # fmt: skip
@@ -42,7 +40,5 @@ def _classes(session: Session) -> str:
     names, fitted = session.model.class_names or [], session.model.checkpoint.head == "fitted"
     listed = f": {', '.join(names)}" if len(names) <= LISTED else ""
     sure = 1 / (1 + (len(names) - 1) * math.exp(-2))  # softmax of the targets of the regression, 1 and -1
-    how = (
-        f" Its head was fitted by ridge regression: a sure answer has about {100 * sure:.0f}% there." if fitted else ""
-    )
-    return f"Whatever a photo shows, the answer is among {len(names)} classes{listed}.{how}"
+    how = f" The head is a ridge regression: its surest answers have about {100 * sure:.0f}%." if fitted else ""
+    return f"Whatever the image shows, the answer is among {len(names)} classes{listed}.{how}"

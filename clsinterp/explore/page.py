@@ -43,6 +43,8 @@ def facts(session: Session) -> dict[str, Any]:
         "no_replacing": no_replacing(model),
         "no_cls_only": no_cls_only(model),
         "gallery": [{"key": p.key, "name": p.name} for p in session.gallery.pictures],
+        # A ridge head's logits are what it was fitted to; its probabilities are all pale.
+        "quantity": "logit" if model.checkpoint.head == "fitted" else "probability",
         "quantities": [q for q in QUANTITIES if q not in OF_CLS or model.family.has_cls],
         "replacing": list(REPLACING),
     }
@@ -81,6 +83,7 @@ def _header(session: Session) -> html.Header:
             html.H1("clsinterp", className="brand"),
             html.Span(model.checkpoint.source or "loaded model", className="model", title=model.checkpoint.source),
             html.Span(about, className="about"),
+            html.Span("computing …", className="working", role="status"),
             html.Span(className="grow"),
             html.Button("Copy as code", id="code-open", className="button"),
             html.A("Download HTML", id="download-html", className="button", href="#", download=""),

@@ -13,6 +13,7 @@ from clsinterp.views.reading import Reading
 
 Domain = tuple[float, float]
 FULL: Domain = (0.0, 1.0)
+FINE = 14  # columns from which cells touch: lines between them would hide them
 PICTURE = 336  # pixels of the longer side of the picture under a map
 
 
@@ -89,7 +90,7 @@ def add_map(fig: go.Figure, panel: Panel, layer: int, i: int, x: Domain, y: Doma
         "title": {"text": panel.scale.beside, "side": "right", "font": {"size": 10}},
     }  # fmt: skip
     shared = {
-        "colorscale": panel.scale.colours, "zmin": panel.scale.low, "zmax": panel.scale.high, "xgap": 1, "ygap": 1,
+        "colorscale": panel.scale.colours, "zmin": panel.scale.low, "zmax": panel.scale.high, **gaps(columns),
         "texttemplate": "%{text}", "textfont": {"size": 11},
         "hovertemplate": "%{customdata[1]}: %{customdata[2]}%{customdata[3]}<extra></extra>",
     }  # fmt: skip
@@ -163,6 +164,11 @@ def _add_prefix(
             },
         }
     )  # fmt: skip
+
+
+def gaps(columns: int) -> dict[str, int]:
+    """Pixels between the cells of a map."""
+    return dict.fromkeys(("xgap", "ygap"), int(columns < FINE))
 
 
 def axis_name(name: str, number: int) -> str:

@@ -35,6 +35,7 @@ OF_A_CLASS = ("probability", "logit", "rank", "identifiability")
 CLASS_COLOURS = (
     "#e8aa06", "#94caff", "#049570", "#ffff87", "#002fed", "#b97018", "#9c7da9", "#450569", "#054f49", "#a00200",
 )  # fmt: skip
+LEAST_ATTENTION = 1e-5  # less is coloured as this
 AFTER_LESS_BEFORE = "intervened − intact"
 OTHER_COLOUR = "#b5b5b5"
 SAME, CHANGED = "#dddddd", "#0072b2"
@@ -182,6 +183,8 @@ def _sign(text: str, colour: str) -> str:
 
 
 def _place(quantity: str, z: Tensor) -> Tensor:
+    if quantity == "attention":  # the CLS token's to itself may be a thousand times that to a patch
+        return torch.log10(z.clamp_min(LEAST_ATTENTION))
     return torch.log10(z + 1) if quantity == "rank" else z  # the first ranks are what matters
 
 
@@ -200,10 +203,14 @@ def _scale(quantity: str, numbers: list[Tensor], title: str, n_classes: int) -> 
         return Scale("Viridis", low, high if high > low else low + 1, title)
     if quantity == "entropy":
         return Scale("Cividis", 0.0, math.log2(n_classes) or 1.0, title)
+    if quantity == "attention":
+        ends = (math.log10(max(x, LEAST_ATTENTION)) for x in (low, high))
+        decades = list(range(round(math.log10(LEAST_ATTENTION)), 1))
+        return Scale("Cividis", *ends, title, ([float(x) for x in decades], [f"{10.0**x:g}" for x in decades]))
     if quantity == "similarity":
         return Scale("Viridis", min(low, 0.0), 1.0, title)
-    top = next(x for x in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0) if high <= x)
-    return Scale("Cividis" if quantity == "attention" else "Viridis", 0.0, 1.0 if top > 0.2 else top, title)
+    top = next(x for x in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if high <= x + 1e-6)
+    return Scale("Viridis", 0.0, top, title)
 
 
 def _top1_panels(views: Sequence[Reading], numbers: list[Tensor], names: list[str], title: str) -> list[Panel]:

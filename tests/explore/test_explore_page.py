@@ -36,7 +36,7 @@ from clsinterp.explore.session import Session
 from clsinterp.models.checkpoint import zoo_names
 from clsinterp.views.intervention import Intervention
 from clsinterp.views.lens import lens
-from clsinterp.views.maps import values
+from clsinterp.views.maps import panels, values
 from clsinterp.vision_model import VisionModel
 
 # -- looking -----------------------------------------------------------------------
@@ -96,7 +96,7 @@ def test_every_quantity_class_and_head(page, address, session):
     ready(page, address, "layer=3&quantity=attention&head=2")
     view = lens(session.model, drawing(0))
     for quantity, options, wanted in (
-        ("attention", {"head": "2"}, values(view, "attention", head=2)),
+        ("attention", {"head": "2"}, panels([view], "attention", head=2)[0].z),
         ("entropy", {}, values(view, "entropy")),
         ("identifiability", {"class": "4"}, values(view, "identifiability", 4)),
     ):
@@ -288,6 +288,17 @@ def test_dark_mode_is_kept_and_nothing_jumps(page, address):
         "[document.documentElement.scrollWidth > innerWidth, document.documentElement.scrollHeight > innerHeight]"
     )
     assert overflow == [False, False], "the page does not fit 1280 x 800"
+
+
+def test_nothing_is_cut_at_any_width_and_work_in_progress_is_said(page, address):
+    ready(page, address, "theme=light&replace=swap&at=2")
+    for width in (820, 1280, 1760):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+    expect(page.locator("[role=status]")).to_be_hidden()
+    page.evaluate("document.getElementById('page').classList.add('busy')")
+    expect(page.locator("[role=status]")).to_be_visible()
+    expect(page.locator("[role=status]")).to_have_text("computing …")
 
 
 def test_every_control_can_be_reached_by_keyboard(page, address):

@@ -7,6 +7,7 @@ import rows_hf
 import timm_models
 import tiny
 import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 
 from clsinterp.checks.local import check
 from clsinterp.errors import RequestError
@@ -89,6 +90,26 @@ def test_a_fitted_head_answers_and_is_saved(kind, tmp_path):
     with torch.no_grad():
         assert torch.equal(*(getattr(out, "logits", out) for out in (given(x), output)))
         assert not torch.equal(*(getattr(out, "logits", out) for out in (random(x), output)))
+
+
+@pytest.mark.parametrize("kind", ["bare, cls and patches", "its own head", "two heads"])
+def test_a_head_goes_into_a_model_that_accelerate_placed(kind):
+    """On several devices every module runs through a hook of accelerate, which is bound to the module it was put on."""
+    _, row, cls = MODELS[kind]
+    plain, module, x = rows_hf.build(row, cls), rows_hf.build(row, cls), tiny.pixels(12)
+    module.load_state_dict(plain.state_dict())
+    for part in module.modules():
+        add_hook_to_module(part, AlignDevicesHook(execution_device="cpu", io_same_device=True))
+    plain, placed = (VisionModel(m, image_processor=tiny.processor(), device="cpu") for m in (plain, module))
+    head = plain.fit_head((x, LABELS))
+    answering = placed.with_head(head)
+    found, wanted = answering(x), plain.with_head(head)(x)
+    assert torch.equal(*(getattr(out, "logits", out) for out in (found, wanted)))
+    with torch.no_grad(), answering.trace(x):
+        logits = answering.logits.save()
+    assert torch.equal(logits, getattr(wanted, "logits", wanted))
+    before, after = plain(x), placed(x)
+    assert torch.equal(*(v if isinstance(v, torch.Tensor) else v[0] for v in (after, before))), "it changed its source"
 
 
 def test_a_head_says_what_it_is_not_for(tmp_path):

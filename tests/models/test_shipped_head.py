@@ -8,6 +8,8 @@ from safetensors import safe_open
 
 import clsinterp
 from clsinterp.explore import server
+from clsinterp.explore.how_to_read import how_to_read
+from clsinterp.explore.page import facts
 from clsinterp.models.fitted_head import FittedHead
 from clsinterp.models.shipped_head import shipped_head
 
@@ -17,7 +19,9 @@ def test_the_head_that_ships_is_one_of_that_backbone():
     head = FittedHead.load(path)
     assert (head.source, head.image_size, head.readouts) == ("zoo/dinov2-small", 224, ("cls", "patch_mean"))
     assert head.weights[0].shape == (len(head.class_names), 2 * 384)
-    assert all(name in (path.parent / "README.md").read_text() for name in head.class_names)
+    card = (path.parent / "README.md").read_text()
+    assert all(name in card for name in head.class_names)
+    assert max(map(len, card.splitlines())) <= 130
     with safe_open(path, "pt") as file:
         assert set(file.keys()) == {"weight.0", "bias.0"}
 
@@ -87,6 +91,10 @@ def test_the_page_opens_on_the_real_backbone_once_it_was_fetched(fetched, opened
     assert [p.name for p in session.gallery.pictures] == [f"{n}.jpg" for n in clsinterp.sample_photos()]
     assert session.model.patch_grid(session.model.pixels(session.gallery.pictures[0].image())) == (16, 16)
     assert "zoo fetch" not in said
+    told = str(how_to_read(session))
+    assert f"the answer is among 10 classes: {', '.join(session.model.class_names)}." in told
+    assert "surest answers have about 45%" in told
+    assert facts(session)["quantity"] == "logit"
     finer, _ = opened("--image-size", "448")
     assert finer.model.image_size == 448
     assert finer.loaded_with["image_size"] == 448
@@ -96,6 +104,8 @@ def test_the_page_opens_on_the_small_one_before_and_says_how_to_get_the_other(tm
     monkeypatch.setenv("CLSINTERP_CACHE", str(tmp_path))
     session, said = opened()
     assert session.model.checkpoint.source == "zoo/vit"
+    assert "surest" not in str(how_to_read(session))
+    assert facts(session)["quantity"] == "probability"
     assert session.gallery.pictures[0].image().size == (28, 28)
     assert "clsinterp zoo fetch dinov2-small (once, 90 MB)" in said
     photos, said = opened("zoo/vit", "--images", "zoo/photos")

@@ -50,7 +50,7 @@
     const head = number("head", 0, facts.n_heads - 1, null);
     const controls = [
       asked.get("image") || first,
-      among("quantity", facts.quantities, "probability"),
+      among("quantity", facts.quantities, facts.quantity),
       cls === null ? AUTO : String(cls),
       head === null ? AUTO : String(head),
       facts.no_replacing ? NONE : among("replace", facts.replacing, NONE),

@@ -43,7 +43,7 @@
     const where = place < 0 ? "" : " · row " + Math.floor(place / columns) + ", column " + (place % columns);
     panel("token-panel", view.tokens[token] + ", probability", "layer " + layer + where,
       ...view.views.map((v, i) => bars(titles[i], names, v.classes[layer][token], v.p[layer][token], v.logits[layer][token])));
-    panel("output-panel", "Output, probability", "the model's answer, among " + names.length + " classes",
+    panel("output-panel", "Output, probability", "answer among " + names.length + " classes",
       ...view.views.map((v, i) => bars(titles[i], names, v.output.classes, v.output.p, v.output.logits)));
   };
 
