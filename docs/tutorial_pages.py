@@ -37,15 +37,22 @@ def as_page(notebook: Any, name: str) -> str:
             continue
         parts.append(f"```python\n{cell.source}\n```")
         for output in cell.outputs:
-            data = output.get("data", {"text/plain": output.get("text", "")})
-            if FIGURE in data:
+            if FIGURE in output.get("data", {}):
                 parts.append(
-                    ("" if figures else f'<script src="{SCRIPT}"></script>\n\n') + drawn(data[FIGURE], figures)
+                    ("" if figures else f'<script src="{SCRIPT}"></script>\n\n')
+                    + drawn(output["data"][FIGURE], figures)
                 )
                 figures += 1
-            elif text := data.get("text/plain"):
-                parts.append(f'<pre class="shown">{html.escape(text.rstrip())}</pre>')
+            elif text := said(output):
+                parts.append(f'<pre class="shown">{html.escape(text)}</pre>')
     return "\n\n".join([*parts, f"[The notebook]({name}.ipynb)"])
+
+
+def said(output: Any) -> str:
+    """What a cell printed, or the value it ends with; bars and warnings of the libraries are left out."""
+    if output.output_type == "execute_result":
+        return str(output["data"].get("text/plain", "")).rstrip()
+    return str(output.text).rstrip() if output.get("name") == "stdout" else ""
 
 
 def drawn(figure: Any, place: int) -> str:

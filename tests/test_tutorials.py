@@ -23,6 +23,7 @@ def test_a_tutorial_runs_and_its_page_shows_what_it_draws(path):
     script = pages["SCRIPT"]
     assert page.count(f'<script src="{script}">') == (FIGURES[path.stem] > 0)
     assert '<pre class="shown">' in page
+    assert "Loading weights" not in page  # a bar of a library
 
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
