@@ -38,10 +38,8 @@ def as_page(notebook: Any, name: str) -> str:
         parts.append(f"```python\n{cell.source}\n```")
         for output in cell.outputs:
             if FIGURE in output.get("data", {}):
-                parts.append(
-                    ("" if figures else f'<script src="{SCRIPT}"></script>\n\n')
-                    + drawn(output["data"][FIGURE], figures)
-                )
+                parts += [] if figures else [f'<script src="{SCRIPT}"></script>']
+                parts.append(drawn(output["data"][FIGURE], figures))
                 figures += 1
             elif text := said(output):
                 parts.append(f'<pre class="shown">{html.escape(text)}</pre>')
