@@ -5,13 +5,15 @@ are written for the repository; here those to pages of the site are turned to wh
 are not on it (source) are left as words.
 """
 
-import json
+import os
 import re
 from pathlib import Path, PurePosixPath
 from posixpath import normpath, relpath
 from typing import Any
 
+import nbformat
 from mkdocs.structure.files import File, Files
+from tutorial_pages import SCRIPT, TUTORIALS, as_page, executed, script
 
 ROOT = Path(__file__).parents[1]
 # File of the repository -> page of the site; what lies in docs is a page under its own name.
@@ -28,6 +30,7 @@ ELSEWHERE = {
         for table in sorted(ROOT.glob("experiments/tables/*.md"))
     },
 }
+QUICK = "SITE_QUICK" in os.environ  # tutorials as they lie, without running them
 PICTURES = "experiments/figures"
 LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s]*)(?P<heading>#[^)\s]*)?\)")
 
@@ -37,20 +40,11 @@ def on_files(files: Files, config: Any) -> Files:
         files.append(File.generated(config, page, content=(ROOT / source).read_text()))
     for picture in sorted((ROOT / PICTURES).glob("*.svg")):
         files.append(File.generated(config, f"figures/{picture.name}", abs_src_path=str(picture)))
-    for notebook in sorted((ROOT / "docs" / "tutorials").glob("*.ipynb")):
-        files.append(File.generated(config, f"tutorials/{notebook.stem}.md", content=as_page(notebook)))
+    for notebook in TUTORIALS:
+        page = as_page(nbformat.read(notebook, as_version=4) if QUICK else executed(notebook), notebook.stem)
+        files.append(File.generated(config, f"tutorials/{notebook.stem}.md", content=page))
+    files.append(File.generated(config, f"tutorials/{SCRIPT}", content=script()))
     return files
-
-
-def as_page(notebook: Path) -> str:
-    """Text and code of a notebook, and a link to it; without outputs, as it has none here."""
-    cells = json.loads(notebook.read_text())["cells"]
-    parts = ["".join(c["source"]) if c["cell_type"] == "markdown" else code("".join(c["source"])) for c in cells]
-    return "\n\n".join([*parts, f"[The notebook]({notebook.name})"])
-
-
-def code(source: str) -> str:
-    return f"```python\n{source}\n```"
 
 
 def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
