@@ -10,11 +10,10 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 
-Style = Literal["page", "paper"]
 PAGE = 1200  # pixels across
 SIZE, SMALL, TITLE, PANEL_TITLE = 14, 12, 20, 15  # of fonts: axes, legends, titles
 LEFT, RIGHT, GAP = 70, 30, 18  # margins; above every panel's title
-WIDE = 0.53  # of a letter in the mean, times the size of the font
+WIDE = 0.47  # of a letter in the mean, times the size of the font
 SAMPLE, LINE = 44, 19  # of a legend: what stands before a name, the height of a line
 BAND = "band"  # meta of a trace that is part of another, which stands in the legend
 POINTS = 7.5  # of a paper's axes

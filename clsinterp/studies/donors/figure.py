@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from clsinterp.figures.layout import finish
 from clsinterp.figures.pieces import curve, layer_axes, level, panel_grid, share_axis, titled
-from clsinterp.figures.style import BLUE, COLOURS, GREEN, GREY, ORANGE, PURPLE, rgba
+from clsinterp.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, rgba
 from clsinterp.studies.tidy import pick
 
 Facts = dict[str, Any]
@@ -151,7 +151,7 @@ def confusability_figure(table: pa.Table, models: Sequence[Facts], kinds: Sequen
                     fig,
                     pick(table, model=facts["model"], curve=name, pairs=kind),
                     label,
-                    COLOURS[k],
+                    k,
                     dash=dash,
                     **where,
                 )
