@@ -99,6 +99,10 @@ def arrange(fig: go.Figure, width: int, titled: bool = True) -> go.Figure:
     for trace in fig.select_traces({"type": "heatmap"}):
         low, high = fig.layout["yaxis" + (trace.yaxis or "y")[1:]].domain
         trace.colorbar.update(len=high - low, y=(low + high) / 2)
+        if trace.texttemplate:
+            share = fig.layout["xaxis" + (trace.xaxis or "x")[1:]].domain or (0.0, 1.0)
+            cell = (share[1] - share[0]) * across / len(trace.x)
+            trace.update(showscale=trace.showscale and titled, textfont_size=min(trace.textfont.size, int(0.4 * cell)))
     for (row, left), found in entries.items():
         low = tops[edges[row]] - panel / plot
         fig.update_layout(
