@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from clsinterp.commands.figure import STYLE, WIDTH
 from clsinterp.console import (
     ALLOW_PICKLE,
     CLASSES,
@@ -66,6 +67,8 @@ def lens(
         typer.Option(help="Block after which it is put in, with --swap-with; -1 is before block 0.", show_default="0"),
     ] = None,
     image_size: IMAGE_SIZE = None,
+    style: STYLE = "page",
+    width: WIDTH = None,
     classifier: CLASSIFIER = None,
     classes: CLASSES = None,
     template: TEMPLATES = None,
@@ -80,7 +83,7 @@ def lens(
 
     Examples:
         clsinterp lens zoo/vit shoe.png
-        clsinterp lens zoo/vit shoe.png --class sandal --grid --out shoe.pdf
+        clsinterp lens zoo/vit shoe.png --class sandal --grid --style paper --out shoe.pdf
         clsinterp lens zoo/vit shoe.png --swap-with bag.png --at 4 --layer 5 --out swap.png
         clsinterp lens zoo/dinov2-small zoo/photos/cat.jpg --image-size 448 --out cat.html
     """
@@ -126,7 +129,7 @@ def lens(
             figure = lens_figure(views, quantity, class_index=class_name, head=head, layer=layer, slider=not static)
         figures.append(figure.update_layout(title_text=f"{_escaped(path.name)}: {figure.layout.title.text}"))
         out_console.print(f"{path.name}: {views[-1].answer()}", soft_wrap=True, highlight=False, markup=False)
-    save_figure(figures, out)
+    save_figure(figures, out, style, width)
     out_console.print(f"figure: {out}", soft_wrap=True, highlight=False)
 
 

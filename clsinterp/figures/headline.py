@@ -60,8 +60,8 @@ def headline_figure(
     share_axis(fig, "accuracy")
     n = rows["intact"][0]["n"]
     note = f"{facts.model}, n = {n} test images, {facts.n_labels} classes; bands: 95% intervals over images"
-    finish(fig, title or finding(facts, onsets), 440, note=note)
-    fig.update_layout(showlegend=False, height=600, margin={"r": 210, "b": 70}, title_font_size=21)
+    fig.update_layout(showlegend=False)
+    finish(fig, title or finding(facts, onsets), 440, note=note, right=210)
     fig.update_xaxes(range=[ends[0] - 0.1, ends[1] + 0.02])
     return fig
 

@@ -10,11 +10,10 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 
-Style = Literal["page", "paper"]
 PAGE = 1200  # pixels across
 SIZE, SMALL, TITLE, PANEL_TITLE = 14, 12, 20, 15  # of fonts: axes, legends, titles
 LEFT, RIGHT, GAP = 70, 30, 18  # margins; above every panel's title
-WIDE = 0.53  # of a letter in the mean, times the size of the font
+WIDE = 0.47  # of a letter in the mean, times the size of the font
 SAMPLE, LINE = 44, 19  # of a legend: what stands before a name, the height of a line
 BAND = "band"  # meta of a trace that is part of another, which stands in the legend
 POINTS = 7.5  # of a paper's axes
@@ -28,6 +27,7 @@ def finish(
     panel: int = 330,
     *,
     note: str = "",
+    right: int = RIGHT,
     shared: Sequence[Sequence[int]] | Literal["all"] = (),
 ) -> go.Figure:
     """Place all parts of `fig` for a page, with a legend under every panel, or one under rows of panels that share it.
@@ -37,14 +37,15 @@ def finish(
         title: what was found.
         panel: height of a panel's axes, in pixels.
         note: a line in small print under the title.
+        right: margin in pixels, where lines are named at their ends.
         shared: groups of rows, from 1, with one legend for all of their panels, under the last; ``all`` is one for all rows.
     """
     rows = list(range(1, len(_edges(fig)) + 1))
     groups = [rows] if shared == "all" else [list(group) for group in shared]
-    titles = [a.text for a in fig.layout.annotations]
+    titles = [a.text for a in _titles(fig)]
     fig.update_layout(
         template="plotly_white", hovermode="closest", font={"size": SIZE},
-        meta={"title": title, "note": note, "panel": panel, "shared": groups, "titles": titles},
+        meta={"title": title, "note": note, "panel": panel, "right": right, "shared": groups, "titles": titles},
     )  # fmt: skip
     return arrange(fig, PAGE)
 
@@ -58,11 +59,12 @@ def in_column(fig: go.Figure, inches: float | None = None) -> tuple[go.Figure, s
     """
     fig = go.Figure(fig)
     across = len({axis.domain for axis in fig.select_xaxes()})
-    width = round((inches or COLUMNS[across > 1]) * 96 / SCALE)
-    if not isinstance(fig.layout.meta, dict):
+    how = fig.layout.meta if isinstance(fig.layout.meta, dict) else None
+    several = across > 1 or (how is not None and how["right"] > RIGHT)
+    width = round((inches or COLUMNS[several]) * 96 / SCALE)
+    if how is None:
         said = fig.layout.title.text or ""
         return fig.update_layout(width=width), said.replace("<br>", ". ").replace("<sup>", "").replace("</sup>", "")
-    how = fig.layout.meta
     for trace in fig.select_traces({"type": "scatter"}):
         if trace.marker.size is None and "markers" in (trace.mode or ""):
             trace.marker.size = 5
@@ -75,7 +77,7 @@ def arrange(fig: go.Figure, width: int, titled: bool = True) -> go.Figure:
     how: dict[str, Any] = fig.layout.meta
     panel, groups = how["panel"] if titled else min(how["panel"], 260), how["shared"]
     edges = _edges(fig)
-    across = width - LEFT - RIGHT
+    across = width - LEFT - how["right"]
     head = _head(how, width) if titled else ""
     above = [_title_height(fig, how["titles"], edge, across) + GAP for edge in edges]
     entries = _legends(fig, edges, groups)
@@ -88,7 +90,7 @@ def arrange(fig: go.Figure, width: int, titled: bool = True) -> go.Figure:
     starts = [sum(panel + u for u in under[:row]) + sum(above[1 : row + 1]) for row in range(len(edges))]
     plot = starts[-1] + panel
     tops = {edge: 1 - start / plot for edge, start in zip(edges, starts, strict=True)}
-    for annotation, text in zip(fig.layout.annotations, how["titles"], strict=False):
+    for annotation, text in zip(_titles(fig), how["titles"], strict=True):
         annotation.update(
             text=_wrapped(text, _columns(fig, annotation.x) * across), y=tops[_near(tops, annotation.y)],
             font_size=PANEL_TITLE, yanchor="bottom",
@@ -100,6 +102,10 @@ def arrange(fig: go.Figure, width: int, titled: bool = True) -> go.Figure:
     for trace in fig.select_traces({"type": "heatmap"}):
         low, high = fig.layout["yaxis" + (trace.yaxis or "y")[1:]].domain
         trace.colorbar.update(len=high - low, y=(low + high) / 2)
+        if trace.texttemplate:
+            share = fig.layout["xaxis" + (trace.xaxis or "x")[1:]].domain or (0.0, 1.0)
+            cell = (share[1] - share[0]) * across / len(trace.x)
+            trace.update(showscale=trace.showscale and titled, textfont_size=min(trace.textfont.size, int(0.4 * cell)))
     for (row, left), found in entries.items():
         low = tops[edges[row]] - panel / plot
         fig.update_layout(
@@ -111,8 +117,13 @@ def arrange(fig: go.Figure, width: int, titled: bool = True) -> go.Figure:
         title={"text": head, "x": 0, "xref": "paper", "xanchor": "left", "yref": "container", "yanchor": "bottom",
                "y": 1 - 34 / (top + plot + under[-1] + 6), "pad": {"l": 12 - LEFT}, "font": {"size": TITLE}},
         width=None if titled else width, height=top + plot + bottom,
-        margin={"t": top, "b": bottom, "l": LEFT, "r": RIGHT},
+        margin={"t": top, "b": bottom, "l": LEFT, "r": how["right"]},
     )  # fmt: skip
+
+
+def _titles(fig: go.Figure) -> list[Any]:
+    """The titles of the panels; other annotations stand where data are."""
+    return [a for a in fig.layout.annotations if a.yref == "paper"]
 
 
 def _edges(fig: go.Figure) -> list[float]:
@@ -148,7 +159,7 @@ def _title_height(fig: go.Figure, titles: Sequence[str], edge: float, across: fl
     """Pixels that the titles of the row of panels at `edge` take."""
     here = [
         _wrapped(text, _columns(fig, a.x) * across).count("<br>") + 1
-        for a, text in zip(fig.layout.annotations, titles, strict=False) if _near(_edges(fig), a.y) == edge
+        for a, text in zip(_titles(fig), titles, strict=True) if _near(_edges(fig), a.y) == edge
     ]  # fmt: skip
     return 21 * max(here, default=0)
 
@@ -158,6 +169,8 @@ def _legends(
 ) -> dict[tuple[int, float], dict[str, Any]]:
     """Give every trace its legend, each name once in it; (row it stands under, its left end) -> what stands there."""
     found: dict[tuple[int, float], dict[str, Any]] = {}
+    if fig.layout.showlegend is False:
+        return found
     domains = {axis.domain or (0.0, 1.0) for axis in fig.select_xaxes()}
     for trace in fig.data:
         if trace.type not in ("scatter", "bar"):

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
@@ -26,6 +27,8 @@ CURVE_LOOKS = {
 }
 # Name, colour, width: the first is seen where the second covers it.
 FLAT = {"intact": ("output, intact", ORANGE, 2.5), "intact_cls_only": ("CLS-only output, intact", GREEN, 1.2)}
+PUBLISHED = {"probe": "published probe", "shuffle": "published output, CLS swapped",
+             "shuffle_cls_only": "published CLS-only output, CLS swapped"}  # fmt: skip
 HOW = {"mean": "set to the mean", "zero": "set to zero", "noise": "set to noise", "normal": "set to N(0, 1)"}
 HELD = {"mean": "others at mean", "zero": "others at zero", "refit": "refitted head", "alone": "its own head"}
 
@@ -73,9 +76,9 @@ def _panel(fig: go.Figure, curves: pa.Table, facts: Facts, where: dict[str, Any]
     for kind in ("probe", "shuffle", "shuffle_cls_only"):
         _look(fig, curves, kind, where, _named(kind, facts))
     for kind, values in (published or {}).items():
-        if kind in ("probe", "shuffle", "shuffle_cls_only"):
+        if kind in PUBLISHED:
             fig.add_scatter(
-                x=list(range(len(values))), y=values, name=f"published {kind.replace('_', ' ')}", mode="markers",
+                x=list(range(len(values))), y=values, name=PUBLISHED[kind], mode="markers",
                 marker={"symbol": "circle-open", "size": 11, "color": CURVE_LOOKS[kind][1], "line": {"width": 2}},
                 hovertemplate="published, layer %{x}: %{y:.3f}", **where,
             )  # fmt: skip
@@ -129,13 +132,14 @@ def note_figure(runs: Sequence[tuple[Facts, pa.Table]], published: bool = False)
     columns = min(3, len(runs))
     n_rows = math.ceil(len(runs) / columns)
     fig = panel_grid(
-        [_panel_title(facts, curves) for facts, curves in runs],
+        [_panel_title(facts, curves, not _alike(runs)) for facts, curves in runs],
         columns,
         shared_yaxes=True,
         horizontal_spacing=0.03,
     )
     for i, (facts, curves) in enumerate(runs):
         where = {"row": i // columns + 1, "col": i % columns + 1}
+        facts = facts if _alike(runs) else replace(facts, cls_only=None)
         _panel(fig, curves, facts, where, overlays[i])
         title = "layer (block whose output is read or swapped)" if columns == 1 else "layer"
         layer_axes(fig, facts.n_layers, title, **where)
@@ -145,9 +149,16 @@ def note_figure(runs: Sequence[tuple[Facts, pa.Table]], published: bool = False)
     return finish(fig, _found(runs), note="bands: 95% intervals over images", shared="all")
 
 
-def _panel_title(facts: Facts, curves: pa.Table) -> str:
+def _alike(runs: Sequence[tuple[Facts, pa.Table]]) -> bool:
+    """Whether other read-outs were held in the same way in all runs: then the legend says it, else each panel."""
+    return len({facts.cls_only for facts, _ in runs} - {None}) <= 1
+
+
+def _panel_title(facts: Facts, curves: pa.Table, held: bool) -> str:
     title = titled(facts.model, _select(curves, "intact"), "test images")
-    return title.replace("</sup>", f"; {facts.note}</sup>") if facts.note else title
+    for also in (facts.note, f"CLS-only: {HELD[facts.cls_only]}" if held and facts.cls_only else None):
+        title = title.replace("</sup>", f"; {also}</sup>") if also else title
+    return title
 
 
 def lens_by_layer(curves: pa.Table, facts: Facts) -> go.Figure:

@@ -59,7 +59,7 @@ def curve(
     )  # fmt: skip
 
 
-def key(fig: go.Figure, name: str, dash: str = "solid", colour: str = GREY, **where: Any) -> None:
+def key(fig: go.Figure, name: str, dash: str = "solid", colour: str = "#333333", **where: Any) -> None:
     """A line that stands in the legend only, and says what its dash or colour means."""
     fig.add_scatter(
         x=[None], y=[None], name=name, mode="lines", line={"color": colour, "dash": dash, "width": 2}, **where

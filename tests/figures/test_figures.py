@@ -102,7 +102,7 @@ def test_the_published_set_up_is_that_of_the_commands(curves):
     """The author's logs: 200 training images a class, the whole validation split; BEiT's curves with five digits."""
     beit = replace(FACTS, model="microsoft/beit-base-patch16-224-pt22k-ft22k")
     fig = figures.note_figure([(beit, curves)], published=True)
-    assert trace(fig, "published shuffle").y[-1] == 0.00626
+    assert trace(fig, figures.PUBLISHED["shuffle"]).y[-1] == 0.00626
     commands = [
         line for line in COMMANDS.read_text().splitlines() if line.startswith("clsinterp run") and "ILSVRC" in line
     ]
@@ -116,7 +116,7 @@ def test_the_published_set_up_is_that_of_the_commands(curves):
 
 def test_lens_donor_and_restoration_figures(curves):
     lens = figures.lens_by_layer(curves, FACTS)
-    assert trace(lens, "lens identifiability (right axis)").yaxis == "y2"
+    assert trace(lens, "lens identifiability").yaxis == "y2"
     donor = figures.donor_by_layer(curves, FACTS)
     assert list(trace(donor, figures.CURVE_LOOKS["donor"][0]).y) == [0.1, 0.5, 0.9]
     heat = figures.restoration_by_layer(curves, FACTS).data[0]

@@ -9,6 +9,7 @@ from clsinterp.studies.causality.setup import GROUPS
 from clsinterp.studies.setup import Setup
 from clsinterp.studies.tidy import pick
 
+WIDTHS = (2, 5, 5, 2, 1.5)  # of the lines: what covers another one is thinner
 TITLES = {
     "turns to the donor's count": "acts: output turns to the donor's count",
     "logit difference": "acts: logit difference (0 host, 1 donor)",
@@ -32,7 +33,7 @@ def counting_figure(table: pa.Table, setup: Setup, chance: float) -> go.Figure:
     for col, (name, rows) in enumerate(found.items(), start=1):
         for n, group in enumerate(groups):
             points = [r for r in rows if r["group"] == group]
-            curve(fig, points, "CLS token" if group == "CLS" else group, n, row=1, col=col)
+            curve(fig, points, "CLS token" if group == "CLS" else group, n, width=WIDTHS[n], row=1, col=col)
         what = "layer" if name == "probe reads the count" else "layer of the swap"
         layer_axes(fig, len(setup.layers), what, row=1, col=col)
     share_axis(fig, "share of outputs", row=1, col=1)

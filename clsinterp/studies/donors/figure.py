@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from clsinterp.figures.layout import finish
 from clsinterp.figures.pieces import curve, layer_axes, level, panel_grid, share_axis, titled
-from clsinterp.figures.style import BLUE, COLOURS, GREEN, GREY, ORANGE, PURPLE, rgba
+from clsinterp.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, rgba
 from clsinterp.studies.tidy import pick
 
 Facts = dict[str, Any]
@@ -86,9 +86,7 @@ def _model(fig: go.Figure, table: pa.Table, facts: Facts, where: dict[str, Any])
         x=layers + layers[::-1], y=edge, fill="toself", fillcolor=rgba(GREY, 0.16), line_width=0, mode="lines",
         hoverinfo="skip", name="gap: readable, not used", **where,
     )  # fmt: skip
-    curve(
-        fig, available, "availability: a probe reads the donor's label from the token", BLUE, symbol="circle", **where
-    )
+    curve(fig, available, "availability: a probe reads the donor's label", BLUE, symbol="circle", **where)
     curve(fig, use, "use: the output names the donor's label", ORANGE, symbol="square", **where)
     curve(fig, host, "the output names the image's own label", GREEN, dash="dash", **where)
     for readout, (name, dash) in ALONE.items():
@@ -106,7 +104,7 @@ def _crossing(fig: go.Figure, facts: Facts, use: list, host: list, where: dict[s
     share = cross.value - i
     height = use[i]["value"] + share * (use[min(i + 1, len(use) - 1)]["value"] - use[i]["value"])
     fig.add_scatter(
-        x=[cross.value], y=[height], mode="markers", name="crossing: from here on the output follows the donor",
+        x=[cross.value], y=[height], mode="markers", name="crossing: the output follows the donor from here",
         marker={"symbol": "star", "size": 13, "color": PURPLE, "line": {"width": 1, "color": "white"}},
         error_x={"type": "data", "symmetric": False, "array": [cross.high - cross.value],
                  "arrayminus": [cross.value - cross.low], "color": PURPLE, "thickness": 1.5},
@@ -151,7 +149,7 @@ def confusability_figure(table: pa.Table, models: Sequence[Facts], kinds: Sequen
                     fig,
                     pick(table, model=facts["model"], curve=name, pairs=kind),
                     label,
-                    COLOURS[k],
+                    k,
                     dash=dash,
                     **where,
                 )

@@ -43,7 +43,7 @@ def erasure_figure(table: pa.Table, setup: Setup) -> go.Figure:
     after = pick(table, curve="probe_after_erasure")
     for n, (name, label) in enumerate(READ.items()):
         points = [r for r in pick(table, curve=name) if r["probed_layer"] in (None, r["layer"])]
-        curve(fig, points, label, n, width=6 - 1.5 * n, row=1, col=2)  # three of them lie on the floor
+        curve(fig, points, label, n, width=(2, 6, 4, 1.5)[n], row=1, col=2)  # three lie on the floor
     cell = {(r["layer"], r["probed_layer"]): r["value"] for r in after}
     z = [[r["value"] for r in pick(table, curve="probe")], *[[cell.get((i, j)) for j in layers] for i in layers]]
     heat(fig, z, layers, ["none", *map(str, layers)], bar=None, row=2, col=1)

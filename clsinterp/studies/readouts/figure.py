@@ -12,6 +12,8 @@ from clsinterp.figures.style import COLOURS, GREY
 from clsinterp.studies.setup import Setup
 from clsinterp.studies.tidy import pick
 
+WIDTHS = (2, 5, 2, 2, 4, 1.5)  # of the lines of kinds: what covers another one is thinner
+
 
 def readouts_figure(table: pa.Table, alike: Mapping[str, Tensor], setup: Setup, kinds: Sequence[str]) -> go.Figure:
     """Four panels; the note's numbers as open circles where the table has them.
@@ -30,8 +32,10 @@ def readouts_figure(table: pa.Table, alike: Mapping[str, Tensor], setup: Setup, 
         dash = (
             "dash" if kind == "learned constant" else "solid"
         )  # where training moves it little it lies on the constant
-        curve(fig, pick(table, curve=kind), kind, k, dash=dash, row=1, col=1)
-        curve(fig, pick(table, curve=f"average, {kind}"), kind, k, x="averaged", dash=dash, row=1, col=2)
+        curve(fig, pick(table, curve=kind), kind, k, width=WIDTHS[k], dash=dash, row=1, col=1)
+        curve(
+            fig, pick(table, curve=f"average, {kind}"), kind, k, x="averaged", width=WIDTHS[k], dash=dash, row=1, col=2
+        )
         if his := pick(table, curve=f"published, {kind}"):
             fig.add_scatter(
                 x=[r["layer"] for r in his], y=[r["value"] for r in his], name=f"{kind}, in the note", mode="markers",

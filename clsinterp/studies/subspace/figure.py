@@ -5,6 +5,7 @@ import math
 import plotly.graph_objects as go
 import pyarrow as pa
 
+from clsinterp.figures.colour import ink, rgb
 from clsinterp.figures.layout import BAND, finish
 from clsinterp.figures.pieces import curve, key, layer_axes, level, panel_grid, share_axis, titled
 from clsinterp.figures.style import BLUE, COLOURS, GREY, ORANGE, rgba
@@ -47,8 +48,8 @@ def subspace_figure(table: pa.Table, setup: Setup) -> go.Figure:
         ranks = [r for r in pick(table, curve="used_rank", inner=inner) if r["value"] is not None]
         fig.add_bar(
             x=[r["layer"] for r in ranks], y=[r["value"] for r in ranks], text=[f"{r['value']:.0f}" for r in ranks],
-            name=f"r(l), {inner} inner product", marker_color=colour, row=2, col=1, textposition="outside", textangle=0,
-            textfont={"size": 10}, cliponaxis=False,
+            name=f"r(l), {inner} inner product", marker_color=colour, row=2, col=1, textposition="inside", textangle=0,
+            insidetextfont={"size": 9, "color": ink(rgb(colour))}, constraintext="none",
             hovertemplate="layer %{x}: %{y:.0f}<extra>r(l)</extra>",
         )  # fmt: skip
     curve(fig, pick(table, curve="row_space_rank"), "rank of the probe's row space", GREY, dash="dot", row=2, col=1)
