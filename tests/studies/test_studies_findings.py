@@ -9,7 +9,9 @@ import pytest
 from study_scripts import EXPERIMENTS, script
 
 from clsinterp.commands.experiments import STUDIES
+from clsinterp.figures.knock import layer_said
 from clsinterp.studies.findings import SENTENCES
+from clsinterp.studies.findings.words import interval
 from clsinterp.studies.tidy import pick
 
 README = EXPERIMENTS / "README.md"
@@ -117,6 +119,26 @@ def test_readouts_place_the_generator_and_say_whether_its_loss_still_falls():
             row["value"] = 0.95
 
     assert "lie above both at blocks 0 to 11" in altered("readouts", best)
+
+
+def test_rereading_says_what_is_no_information_and_how_sure_the_halves_are():
+    said = SENTENCES["rereading"](table("rereading"), ())
+    for what in ("until", "patches_until"):
+        (row,) = pick(table("rereading"), curve=f"sink_{what}", metric="cost", layer=11)
+        assert f"read in its place (difference {interval(row)})" in said
+    (early,), (late,) = (pick(table("rereading"), curve=f"half_read_{what}") for what in ("until", "from"))
+    assert f"lost without blocks 0 to {layer_said(early)} (" in said
+    assert f"without those from {layer_said(late)} on (" in said
+
+    def wide(row):
+        if row["metric"] == "layer":
+            row.update(ci_low=2.0, ci_high=7.0)
+
+    assert f"without blocks 0 to {early['value']:.0f} [2, 7] (" in altered("rereading", wide)
+    old = [row for row in table("rereading").to_pylist() if not row["curve"].startswith(("sink", "mean_kv", "half"))]
+    said = SENTENCES["rereading"](pa.Table.from_pylist(old, schema=table("rereading").schema), ())
+    assert "difference" not in said
+    assert "Half" not in said
 
 
 def test_the_other_sentences_follow_their_tables_too():

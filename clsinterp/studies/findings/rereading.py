@@ -21,11 +21,12 @@ def sentence(table: pa.Table, notes: Sequence[str]) -> str:
     intact = one(table, curve="intact", metric="accuracy", layer=None)
 
     def never(what: str) -> str:
-        """What it costs without and with a place to attend to."""
-        return (
-            f"{interval(knocks[what][last])}, and {interval(means[what][last])} where the mean over images is read in its place "
-            f"(difference {interval(sinks[what][last])})"
-        )
+        """What it costs; and with a place to attend to, which tables from before that control do not have."""
+        said = interval(knocks[what][last])
+        if not sinks[what]:
+            return said
+        mean, sink = means[what][last], sinks[what][last]
+        return f"{said}, and {interval(mean)} where the mean over images is read in its place (difference {interval(sink)})"
 
     parts = [
         f"On {name_of(table)} (intact {two(intact['value'])}) a CLS token that never reads costs {never('until')}. "
@@ -39,10 +40,9 @@ def sentence(table: pa.Table, notes: Sequence[str]) -> str:
             f" Half of it is lost without blocks 0 to {layer_said(half[0])} ({two(before['value'])}, where a swap at layer "
             f"{early} costs {two(swapped['value'])}), and without those from {layer_said(half[1])} on ({two(after['value'])})."
         )
-    parts.append(
-        f" Patches that never read the CLS token cost {never('patches_until')}. The differences are no information, "
-        "which both take away, but a place to attend to."
-    )
+    parts.append(f" Patches that never read the CLS token cost {never('patches_until')}.")
+    if sinks["until"]:
+        parts.append(" The differences are no information, which both take away, but a place to attend to.")
     return "".join(parts)
 
 
