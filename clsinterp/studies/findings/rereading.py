@@ -42,7 +42,7 @@ def sentence(table: pa.Table, notes: Sequence[str]) -> str:
         )
     parts.append(f" Patches that never read the CLS token cost {never('patches_until')}.")
     if sinks["until"]:
-        parts.append(" The differences are no information, which both take away, but a place to attend to.")
+        parts.append(" What a knock-out costs more than that is no information but the loss of a place to attend to.")
     return "".join(parts)
 
 
