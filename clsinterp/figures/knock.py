@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 import pyarrow as pa
 
 from clsinterp.figures.layout import finish
-from clsinterp.figures.pieces import curve, layer_axes, level, panel_grid, share_axis, titled
+from clsinterp.figures.pieces import Row, curve, layer_axes, level, panel_grid, share_axis, titled
 from clsinterp.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED
 
 # curve -> (name in the legend, colour, symbol, dash); what is not in the table is not drawn.
@@ -20,7 +20,20 @@ LOOKS = {
     "knock_from_registers": ("nothing but registers from block l on", RED, "diamond-open", "dash"),
     "knock_at_registers": ("nothing but registers in {window} blocks from l", PURPLE, "triangle-up-open", "dash"),
     "knock_patches_until": ("patches can't read CLS in blocks 0..l", GREEN, "x", "solid"),
+    "mean_kv_until": ("CLS reads the mean image in blocks 0..l", BLUE, "star", "dot"),
+    "mean_kv_patches_until": ("patches read the mean CLS in blocks 0..l", GREEN, "star-triangle-up", "dot"),
 }
+
+
+def layer_said(row: Row) -> str:
+    """A layer with its interval, where resampling moves it.
+
+    Example:
+        >>> layer_said({"value": 9.0, "ci_low": 8.0, "ci_high": 9.0}), layer_said({"value": 2.0, "ci_low": 2.0, "ci_high": 2.0})
+        ('9 [8, 9]', '2')
+    """
+    layer, low, high = ("never" if row[x] is None else f"{row[x]:.0f}" for x in ("value", "ci_low", "ci_high"))
+    return layer if low == layer == high else f"{layer} [{low}, {high}]"
 
 
 def knock_figure(curves: pa.Table, model: str, n_layers: int, window: int) -> go.Figure:
@@ -28,7 +41,7 @@ def knock_figure(curves: pa.Table, model: str, n_layers: int, window: int) -> go
 
     Args:
         curves: rows with ``curve, metric, layer`` and a point; curves as in `LOOKS`, with ``intact``, and metrics ``accuracy``
-            and ``agreement``.
+            and ``agreement``. Where ``half_read_until`` and ``half_read_from`` are there, the title says them.
         model: its name.
         n_layers: its blocks.
         window: blocks of ``knock_at``.
@@ -58,4 +71,8 @@ def knock_figure(curves: pa.Table, model: str, n_layers: int, window: int) -> go
     title = (f"{model}: CLS tokens that read nothing up to block {middle} leave the output right in "
              f"{found['knock_until', middle]:.2f}, from block {middle} on in {found['knock_from', middle]:.2f}, "
              f"intact in {intact[0]['value']:.2f}")  # fmt: skip
+    half = {row["curve"]: layer_said(row) for row in rows if row["curve"] in ("half_read_until", "half_read_from")}
+    if half:
+        title += (f"; half of what never reading costs is lost without blocks 0 to {half['half_read_until']}, and without those "
+                  f"from {half['half_read_from']} on")  # fmt: skip
     return finish(fig, title, shared="all")

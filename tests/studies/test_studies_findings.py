@@ -119,6 +119,28 @@ def test_readouts_place_the_generator_and_say_whether_its_loss_still_falls():
     assert "lie above both at blocks 0 to 11" in altered("readouts", best)
 
 
+def test_rereading_says_what_is_no_information_and_how_sure_the_halves_are():
+    """Of a table from before these were measured nothing is said; here they are what they should be read as."""
+    known = table("rereading")
+    old = [r for r in known.to_pylist() if not r["curve"].startswith(("mean_kv", "sink", "half"))]
+    point = {"model": "zoo/vit", "family": "vit", "n": 100}
+    costs = {"mean_kv_until": 0.25, "sink_until": 0.5, "mean_kv_patches_until": 0.0, "sink_patches_until": 0.375}
+    new = [{**point, "curve": curve, "metric": "cost", "layer": 11, "value": v, "ci_low": v - 0.1, "ci_high": v + 0.1}
+           for curve, v in costs.items()]  # fmt: skip
+    for curve, ends in (("half_read_until", (3, 2, 7)), ("half_read_from", (5, 5, 5))):
+        layers = dict(zip(("value", "ci_low", "ci_high"), map(float, ends), strict=True))
+        new.append({**point, "curve": curve, "metric": "layer", "layer": None, **layers})
+    said, before = (
+        SENTENCES["rereading"](pa.Table.from_pylist(rows, schema=known.schema), ()) for rows in (old + new, old)
+    )
+    assert "0.25 [0.15, 0.35] where the mean over images is read in its place (difference 0.50 [0.40, 0.60])" in said
+    assert "0.00 [-0.10, 0.10] where the mean over images is read in its place (difference 0.38 [0.28, 0.47])" in said
+    assert "lost without blocks 0 to 3 [2, 7] (" in said
+    assert "without those from 5 on (" in said
+    assert "difference" not in before
+    assert "Half" not in before
+
+
 def test_the_other_sentences_follow_their_tables_too():
     def setting(value, **where):
         def change(row):

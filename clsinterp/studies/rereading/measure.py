@@ -54,6 +54,18 @@ def _swaps(setup: Setup, batch: Batch) -> dict[tuple[str, int], Edit]:
     return {("shuffle", layer): Edit({layer: on(where, swap(index))}) for layer in setup.layers}
 
 
+def add_sinks(rows: Rows, found: Measured) -> None:
+    """What a knock-out costs more than its control (`clsinterp.sweeps.knock.keeps_sinks`), image by image.
+
+    The label is missing under both, so this is what the place to attend to was worth: `sink_until`, `sink_patches_until`.
+    """
+    for (curve, layer), name in found.seen:
+        if curve.startswith("mean_kv_") and name.startswith("rank"):
+            what, which = curve.removeprefix("mean_kv_"), name.removeprefix("rank")
+            kept, cut = (found.value((c, layer), name) == 0 for c in (curve, f"knock_{what}"))
+            rows.mean(kept.double() - cut.double(), metric="cost", curve=f"sink_{what}{which}", layer=layer)
+
+
 def add_rows(rows: Rows, found: Measured) -> None:
     """For every copy: accuracy, ``cost`` (intact minus edited, image by image) and ``agreement`` with the intact answers."""
     intact = ("intact", None)
