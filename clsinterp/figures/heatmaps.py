@@ -8,7 +8,8 @@ import plotly.graph_objects as go
 import pyarrow as pa
 from plotly.subplots import make_subplots
 
-from clsinterp.figures.style import DIVERGING, SEQUENTIAL, finish
+from clsinterp.figures.layout import finish
+from clsinterp.figures.style import DIVERGING, SEQUENTIAL
 
 
 def patching_figure(
@@ -37,7 +38,7 @@ def patching_figure(
     )  # fmt: skip
     fig.update_xaxes(title_text=axis, type="category", showgrid=False)
     fig.update_yaxes(title_text="layer", dtick=1, autorange="reversed", showgrid=False)
-    return finish(fig, title, 560)
+    return finish(fig, title, 400, note=f"n = {rows[0]['n']} pairs")
 
 
 def attention_figure(image: Any, maps: Any, names: Sequence[str], title: str) -> go.Figure:
@@ -63,4 +64,4 @@ def attention_figure(image: Any, maps: Any, names: Sequence[str], title: str) ->
     fig.update_yaxes(visible=False, constrain="domain")
     for i in range(len(names) + 1):  # square patches, as in the image
         fig.update_yaxes(scaleanchor="x" if i == 0 else f"x{i + 1}", row=i // columns + 1, col=i % columns + 1)
-    return finish(fig, title, 130 + 100 + 260 * n_rows)
+    return finish(fig, title, 230)
