@@ -1,9 +1,10 @@
 """Does the network write the label into the CLS token again after a swap?
 
 The note of 2026-02-13 (lrast.github.io/science/2026/02/13/lab_notes.html) permuted the CLS tokens of one layer and probed
-every layer after it (ViT-B on tiny-imagenet). Its probes were fitted after the swap (which it calls a shuffle): the hook that swaps is in place
-while tokens are collected for training and for testing ("the decoders are trained on post-randomization data"). There the
-probe right after the swap falls to chance, early and late layers recover within a block or two, middle layers more slowly.
+every layer after it (ViT-B on tiny-imagenet). Its probes were fitted after the swap (which it calls a shuffle): the hook that
+swaps is in place while tokens are collected for training and for testing ("the decoders are trained on post-randomization
+data"). There the probe right after the swap falls to chance, early and late layers recover within a block or two, middle
+layers more slowly.
 
 Method. Probes at layer j after CLS tokens were permuted at layer l <= j: fitted again on train tokens swapped in the same way
 (the note's, `refitted probe`), and fitted on intact tokens (ours, `same probe`): a label that comes back in another format is

@@ -75,7 +75,8 @@ def in_column(fig: go.Figure, inches: float | None = None) -> tuple[go.Figure, s
 def arrange(fig: go.Figure, width: int, titled: bool = True) -> go.Figure:
     """Place what `finish` noted in a figure of that width, in pixels; without its title if not `titled`."""
     how: dict[str, Any] = fig.layout.meta
-    panel, groups = how["panel"] if titled else min(how["panel"], 260), how["shared"]
+    low = titled or how["right"] > RIGHT  # names at the ends of lines need the height
+    panel, groups = how["panel"] if low else min(how["panel"], 260), how["shared"]
     edges = _edges(fig)
     across = width - LEFT - how["right"]
     head = _head(how, width) if titled else ""

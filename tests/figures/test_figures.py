@@ -11,6 +11,8 @@ from clsinterp.figures import note as figures
 from clsinterp.figures import style
 from clsinterp.figures.facts import Facts
 from clsinterp.figures.files import save_figure
+from clsinterp.figures.headline import headline_figure
+from clsinterp.figures.layout import in_column
 from clsinterp.runs.results import CURVES, curves_table
 
 COMMANDS = Path(clsinterp.__file__).parents[1] / "docs" / "commands.md"
@@ -143,3 +145,46 @@ def test_static_images(curves, tmp_path):
 def test_no_runs():
     with pytest.raises(RequestError, match="at least one"):
         figures.note_figure([])
+
+
+def one_layer(model="m", n=20, mode="permute"):
+    images = {f"rank_{name}": pa.array([0] * 15 + [1] * 5, pa.int16()) for name in
+              ("intact", "probe_00", "shuffle_00", "donor_00", "lens_00", "restoration_00_00")}  # fmt: skip
+    facts = replace(FACTS, n_layers=1, n_classes=2, n_labels=2, model=model, mode=mode)
+    return facts, curves_table(pa.table({"index": pa.array(range(n)), **images}), facts)
+
+
+def test_one_layer_and_two_classes_are_drawn():
+    for fig in figures.study_figures([one_layer()]):
+        assert fig.layout.title.text.startswith("m: ")
+        assert in_column(fig)[0].layout.height > 200
+    several = figures.note_figure([one_layer(mode=mode) for mode in ("permute", "zero")])
+    assert several.layout.title.text.startswith(
+        "2 models: at layer 0 a probe reads the label from 0.75 of CLS tokens; with tokens"
+    )
+
+
+def test_a_long_name_takes_several_lines_and_is_not_cut():
+    name = "somebody/" + "a-very-long-name-" * 12
+    fig = figures.note_figure([one_layer(name), one_layer()])
+    shown, short = (a.text for a in fig.layout.annotations)
+    assert shown.count("<br>") > short.count("<br>") == 1
+    assert shown.partition("<br><sup>")[0].replace("<br>", "") == name
+    assert fig.layout.margin.t > figures.note_figure([one_layer(), one_layer()]).layout.margin.t
+
+
+def test_read_outs_held_in_different_ways_are_told_apart_in_the_panels(curves):
+    runs = [(replace(FACTS, cls_only=held), curves) for held in ("mean", "alone")]
+    titles = [a.text for a in figures.note_figure(runs).layout.annotations]
+    assert ["CLS-only: others at mean" in titles[0], "CLS-only: its own head" in titles[1]] == [True, True]
+    assert "CLS-only" not in figures.note_figure(runs[:1]).layout.annotations[0].text
+
+
+def test_a_verdict_that_never_comes_is_said_and_drawn(curves):
+    for onsets, said in (
+        ({"decodable_from": None, "used_from": None}, "No layer's CLS token"),
+        ({"decodable_from": 1, "used_from": None}, "from layer 1 on; no swap costs"),
+    ):
+        fig = headline_figure(FACTS, curves, onsets)
+        assert said in fig.layout.title.text
+        assert not [shape for shape in fig.layout.shapes if shape.type == "rect"]
