@@ -19,6 +19,7 @@ SYMBOLS = {
         "Envoy.skip", "Envoy._edits",
     ],
     "nnsight.intervention.eproperty": ["eproperty(key)", "eproperty.postprocess", "eproperty.transform", "eproperty.name"],
+    "nnsight.intervention.source": ["Controller", "State.original"],
     "nnsight.intervention.interleaver": ["Mediator.value(location)", "Mediator.current", "Mediator.flush"],
     "nnsight.tracing.tracer": ["_saves"],
     "nnsight.intervention.serialization": [

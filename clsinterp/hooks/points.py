@@ -25,8 +25,8 @@ from clsinterp.models.block_maps import (
     by_head,
     edit_qkv,
     head_results,
-    layer_scale,
     mlp_maps,
+    scaled,
 )
 from clsinterp.models.norms import centred, denominator, rescaled
 
@@ -179,7 +179,7 @@ def _block(model: Traced, i: int, here: _Stop) -> None:
     _norm(block.ln2, getattr(module, model.family.ln2), here.under("ln2."))
     _mlp(block.mlp, mlp_maps(model, i), here.under("mlp."))
     if moved or here.wants("hook_mlp_out"):
-        mlp_out, edited = here.at("hook_mlp_out", block.mlp.output * layer_scale(model, i, "scale2"))
+        mlp_out, edited = here.at("hook_mlp_out", scaled(model, i, "scale2", block.mlp.output))
         if moved or edited:
             block.output = post = mlp_out + mid
     here.through("hook_resid_post", block, "output", post)
@@ -224,7 +224,7 @@ def _attn_out(model: Traced, i: int, z: Tensor | None, here: _Stop) -> tuple[Ten
         result, moved = here.at("attn.hook_result", head_results(model, i, z))
         attn_out = result.sum(dim=2) + attn_bias(model, i) if moved else None
     if attn_out is None:
-        attn_out = attn_output(model, i) * layer_scale(model, i, "scale1")
+        attn_out = scaled(model, i, "scale1", attn_output(model, i))
     attn_out, edited = here.at("hook_attn_out", attn_out)
     return attn_out, moved or edited
 

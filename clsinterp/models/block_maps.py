@@ -84,6 +84,11 @@ def mlp_maps(model: Traced, i: int) -> tuple[str, str]:
     return model.family.mlp_maps or next(maps for maps in MLP_MAPS if all(hasattr(mlp, name) for name in maps))
 
 
+def scaled(model: Traced, i: int, which: str, x: Tensor) -> Tensor:
+    """`x` times a LayerScale of block `i`; `x` itself where there is none."""
+    return x * layer_scale(model, i, which) if getattr(model.family, which) else x
+
+
 def layer_scale(model: Traced, i: int, which: str) -> Tensor | float:
     """The LayerScale vector of block `i` (`which`: ``scale1`` after attention, ``scale2`` after the MLP), or 1.0."""
     path = getattr(model.family, which)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,7 +27,9 @@ def centred(norm: nn.Module, x: Float[Tensor, "*rows d_model"]) -> Float[Tensor,
 
 def denominator(norm: nn.Module, x: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows 1"]:
     """What `norm` divides `x` by."""
-    return (centred(norm, x).square().mean(-1, keepdim=True) + epsilon(norm)).sqrt()
+    # One pass over memory in the place of two, of which the squares would fill as much again.
+    length = torch.linalg.vector_norm(centred(norm, x), dim=-1, keepdim=True)
+    return ((length * x.shape[-1] ** -0.5).square() + epsilon(norm)).sqrt()
 
 
 def epsilon(norm: Any) -> float:

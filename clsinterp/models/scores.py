@@ -20,7 +20,7 @@ def dot_product(
     attn: nn.Module, q: Tensor, k: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Float[Tensor, "batch head query key"]:
     """Scaled dot products, with the additive bias the module was given (BEiT's relative positions)."""
-    scores = q @ k.mT * q.shape[-1] ** -0.5
+    scores = (q @ k.mT).mul_(q.shape[-1] ** -0.5)
     bias = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
     return scores if bias is None else scores + bias[..., : q.shape[-2], :]
 

@@ -91,8 +91,8 @@ def run_block(
     """Run block `layer` inside a trace: `visit` gets its output, and what it returns (None: the same) goes on.
 
     Names inside the block are not reached; where the model carries edits, which may stand there, or under `whole`, after names
-    inside were used, it runs in one piece. Under `prefix_only`, where nobody reads what it makes of the patches, it may be left
-    out, see `clsinterp.models.prefix_block`.
+    inside were used, it runs in one piece. `prefix_only` says that nobody reads what it makes of the patches: it is left
+    out (`clsinterp.models.prefix_block`), unless something else stands in the block.
     """
     block = model.blocks[layer]
     if whole or edits_of(model):

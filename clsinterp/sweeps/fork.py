@@ -2,8 +2,10 @@
 
 After each asked block the trace appends to the batch a copy of the intact rows with replaced tokens. Every copy rides
 through the remaining blocks in the same forward, so a sweep over L layers costs L (L + 1) / 2 block-passes instead of
-L forwards per curve; the last L of them for the tokens before the patches alone, where the classifier reads nothing else. Read-outs, lenses and probes of every row are taken on the way, and only ranks leave the trace.
-It is exact: each row goes through the same operations as in a forward of its own.
+L forwards per curve. Where the classifier reads tokens before the patches alone, the last block is run for those
+(`clsinterp.models.prefix_block`): 12 layers are 78 block-passes, or 68. Read-outs, lenses and probes of every row are taken
+on the way, and only ranks leave the trace. It is exact: each row goes through the same operations as in a forward of its
+own, up to how kernels round for fewer tokens.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def test_the_last_block_is_of_one_token_where_it_is_counted_so(config, model):
         return counter.get_total_flops()
 
     last = tiny.LAYERS - 1  # a copy after the last block goes through none, but is read as all are
-    more = flops(range(tiny.LAYERS)) - tiny.LAYERS * (flops([last]) - flops([]))  - flops([])
+    more = flops(range(tiny.LAYERS)) - tiny.LAYERS * (flops([last]) - flops([])) - flops([])
     passes = shape.fork_passes - (tiny.LAYERS - 1 + shape.last_block)
     assert more == pytest.approx(n * passes * shape.block_flops)
 

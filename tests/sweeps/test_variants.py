@@ -38,6 +38,20 @@ def test_every_copy_equals_a_forward_of_its_own(model, family):
     torch.testing.assert_close(found.readout[INTACT], plain_forward(m, x)[1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", tiny.FIVE)
+@pytest.mark.parametrize("watch", ["cls", "patches"])
+def test_the_last_block_is_of_the_tokens_that_are_read_or_watched(model, family, watch, monkeypatch):
+    m, x, where, made = model(family), tiny.pixels(N), model(family).layout.index(watch), []
+    real = batching.prefix_block
+    monkeypatch.setattr(batching, "prefix_block", lambda *at: made.append(at[1]) or real(*at))
+    found = variants(m, x, [Edit({i: on(0, lambda t: t[ORDER])}) for i in (-1, 1)], watch=watch, watched=(3,))
+    assert made == ([3] if watch == "cls" and family not in ("dinov2", "clip") else [])
+    for k, layer in ((1, -1), (2, 1)):
+        states, readout, _ = plain_forward(m, x, layer, 0, lambda t: t[ORDER])
+        torch.testing.assert_close(found.readout[k], readout, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.tokens[3][k], states[3][:, where], rtol=1e-4, atol=1e-5)
+
+
 def hooked(m, x, changes):
     """Logits with plain torch hooks at several blocks."""
     blocks = m._module.get_submodule(m.family.blocks)
