@@ -91,7 +91,7 @@ def refuse_processor(processor: Any, family: Family, sizes: Sizes, source: str) 
         _refuse_values(pixels, sizes, whose)
         if reason := family.misfit((pixels.shape[-2], pixels.shape[-1]), sizes):
             raise RequestError(
-                f"{whose} makes pictures of {reason} Mend size or crop_size in {FILE}, or give image_size= (--image-size)."
+                f"{whose} makes pictures of {reason} Mend size or crop_size in {FILE}, or give image_size={max(sizes.image)}."
             )
 
 
