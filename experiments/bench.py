@@ -20,24 +20,28 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 START, END = "<!-- measured -->", "<!-- end -->"
 
 
-def table(groups: dict[str, dict]) -> str:
-    """The rows of every group, in the order of the bench, as a table."""
+def table(rows: list[dict]) -> str:
+    """Rows as a table."""
     lines = ["| what | against | ratio (range) | target |", "|---|---|---|---|"]
-    for row in (Row(**row) for name in GROUPS if name in groups for row in groups[name]["rows"]):
+    for row in (Row(**row) for row in rows):
         missed = ", missed" if row.met is False else ""
         lines.append(f"| {row.what} | {row.against} | {row.span} | {row.target}{missed} |")
     return "\n".join(lines)
 
 
-def machines(groups: dict[str, dict]) -> str:
-    """On what the groups were measured."""
-    return "; ".join(sorted({group["machine"] for group in groups.values()}))
+def tables(groups: dict[str, dict]) -> str:
+    """A table for each way in which groups were measured, in the order of the bench."""
+    by_machine: dict[str, list[dict]] = {}
+    for name in GROUPS:
+        if name in groups:
+            by_machine.setdefault(groups[name]["machine"], []).extend(groups[name]["rows"])
+    return "\n\n".join(f"Measured on {machine}:\n\n{table(rows)}" for machine, rows in by_machine.items())
 
 
 def put_into(page: str, groups: dict[str, dict]) -> str:
-    """`page` with its table, and what it was measured on, made anew."""
+    """`page` with its tables made anew."""
     before, after = page.split(START)[0], page.split(END)[1]
-    return f"{before}{START}\n\nMeasured on: {machines(groups)}.\n\n{table(groups)}\n\n{END}{after}"
+    return f"{before}{START}\n\n{tables(groups)}\n\n{END}{after}"
 
 
 def write_page(asked: list[str], quick: bool) -> None:
@@ -46,7 +50,7 @@ def write_page(asked: list[str], quick: bool) -> None:
 
     kept, page = DOCS / "speed.json", DOCS / "speed.md"
     size = "small sizes, few repeats" if quick else "full sizes"
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {size}"
+    machine = f"{platform.machine()}, torch {torch.__version__}, threads: {torch.get_num_threads()}, {size}"
     for name in asked or GROUPS:
         group = {"machine": machine, "rows": [asdict(row) for row in measure([name], quick)]}
         groups = (json.loads(kept.read_text()) if kept.exists() else {}) | {name: group}

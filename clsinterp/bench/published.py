@@ -39,6 +39,7 @@ class Note:
     model: VisionModel
     pixels: dict[str, Tensor]
     labels: dict[str, Tensor]
+    n_classes: int
     found: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
     @classmethod
@@ -48,12 +49,12 @@ class Note:
         for name, split in zip(("train", "test"), open_data("zoo", "train", "test", limit=n), strict=True):
             pixels[name] = torch.cat(list(batches(split, model.image_processor, BATCH, workers=0)))
             labels[name] = torch.tensor(split.labels)
-        return cls(model, pixels, labels)
+        return cls(model, pixels, labels, len(split.class_names))
 
     def ours(self) -> None:
         """All curves of a run: one traced pass a split."""
-        layers, n_classes = range(self.model.n_layers), len(self.model.class_names)
-        stats = RidgeStats.zeros(len(layers), self.model.d_model, n_classes)
+        layers = range(self.model.n_layers)
+        stats = RidgeStats.zeros(len(layers), self.model.d_model, self.n_classes)
         index = torch.arange(len(self.labels["train"]))
         for rows in index.split(BATCH):
             tokens, _ = capture(self.model, self.pixels["train"][rows], layers)
@@ -82,7 +83,7 @@ class Note:
         blocks = list(module.get_submodule(self.model.family.blocks))
         stored = {split: stored_tokens(module, blocks, pixels) for split, pixels in self.pixels.items()}
         train, test = (self.labels[split] for split in ("train", "test"))
-        signs = np.where(np.eye(len(self.model.class_names))[train.numpy()] > 0, 1.0, -1.0)
+        signs = np.where(np.eye(self.n_classes)[train.numpy()] > 0, 1.0, -1.0)
         curves: dict[str, list[float]] = {"probe": [], "lens": [], "shuffle": []}
         for layer, block in enumerate(blocks):
             draws = {"alpha": expon(scale=100)}

@@ -99,5 +99,7 @@ def test_the_page_is_made_of_its_rows():
     page = (ROOT / "docs" / "speed.md").read_text()
     assert page == script["put_into"](page, groups)
     row = Row("a", "b", 1.0, 0.9, 1.2, 1, 1, "s", ">= 2")
-    one = script["table"]({"fork": {"machine": "m", "rows": [vars(row)]}})
-    assert one.splitlines()[-1] == "| a | b | 1.00 (0.90-1.20) | >= 2, missed |"
+    group = {"machine": "m", "rows": [vars(row)]}
+    one = script["tables"]({"probes": group | {"machine": "n"}, "fork": group}).splitlines()
+    assert one[0] == "Measured on m:"
+    assert one[-1] == one[4] == "| a | b | 1.00 (0.90-1.20) | >= 2, missed |"
