@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-ndif lint docs gallery bench clean
+.PHONY: setup demo test test-ndif test-torch lint docs gallery bench clean
 setup: $(READY)
 
 $(READY): pyproject.toml .ci/constraints.txt
@@ -37,6 +37,17 @@ NDIF := .venv-ndif
 test-ndif: $(READY)
 	$(BIN)/python tests/ndif_venv.py $(PYTHON312) $(NDIF)
 	CLSINTERP_NDIF=$(CURDIR)/$(NDIF)/bin/python OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/remote -m ndif
+
+# What may break with another torch, in an environment of its own (gigabytes, where torch comes with CUDA; minutes): the oldest
+# that pyproject.toml takes, or TORCH=2.14.1.
+TORCH ?= $(shell sed -n 's/.*"torch>=\([0-9.]*\)".*/\1/p' pyproject.toml)
+OTHER := build/torch-$(TORCH)
+test-torch:
+	$(PYTHON) -m venv $(OTHER)
+	grep -v '^torch' .ci/constraints.txt > $(OTHER)/constraints.txt
+	$(OTHER)/bin/python -m pip install --quiet --constraint $(OTHER)/constraints.txt 'torch==$(TORCH)' --editable . pytest hypothesis scikit-learn
+	OMP_NUM_THREADS=1 $(OTHER)/bin/python -m pytest tests/test_door.py tests/sweeps/test_fork.py tests/hooks tests/runs/test_run.py
+	$(OTHER)/bin/clsinterp demo --out $(OTHER)/demo
 
 # The site: start page, pages of docs, gallery, and the reference from docstrings; without a warning, or not at all.
 docs: $(READY)
