@@ -30,7 +30,10 @@ def erased_figure(curves: pa.Table, facts: Facts) -> go.Figure:
         return sorted(found, key=lambda r: (r["layer"] or 0, r["probed_layer"] or 0))
 
     fig = panel_grid(
-        [*(titled(text, rows("erased", metric)) for metric, text in METRICS.items()), titled(READ, rows("probe", "accuracy"))],
+        [
+            *(titled(text, rows("erased", metric)) for metric, text in METRICS.items()),
+            titled(READ, rows("probe", "accuracy")),
+        ],
         shared_yaxes=True,
         horizontal_spacing=0.04,
     )

@@ -204,9 +204,9 @@ def _scale(quantity: str, numbers: list[Tensor], title: str, n_classes: int) -> 
     if quantity == "entropy":
         return Scale("Cividis", 0.0, math.log2(n_classes) or 1.0, title)
     if quantity == "attention":
-        ends = (math.log10(max(x, LEAST_ATTENTION)) for x in (low, high))
+        low, high = (math.log10(max(x, LEAST_ATTENTION)) for x in (low, high))
         decades = list(range(round(math.log10(LEAST_ATTENTION)), 1))
-        return Scale("Cividis", *ends, title, ([float(x) for x in decades], [f"{10.0**x:g}" for x in decades]))
+        return Scale("Cividis", low, high, title, ([float(x) for x in decades], [f"{10.0**x:g}" for x in decades]))
     if quantity == "similarity":
         return Scale("Viridis", min(low, 0.0), 1.0, title)
     top = next(x for x in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if high <= x + 1e-6)
