@@ -109,6 +109,9 @@ def _common(parser: argparse.ArgumentParser, model: str, several: bool, name: st
         "--head", choices=["auto", "own", "fit"], default="auto",
         help="the checkpoint's classifier (own), one fitted on the train images (fit), or own where its classes are the data's",
     )  # fmt: skip
+    parser.add_argument(
+        "--classifier", type=Path, help="run folder or saved head, put in the place of the checkpoint's own classifier"
+    )
     parser.add_argument("--label-map", type=Path, help="file: the model's class of every label of the data")
     parser.add_argument("--train-per-class", type=int, help="train images of each class; default all")
     parser.add_argument("--test-per-class", type=int, help="test images of each class; default all")
@@ -140,6 +143,7 @@ def _run(
             setup = opener(
                 model, args.data, limit=args.limit, seed=args.seed, batch_size=args.batch_size, workers=args.workers,
                 train_per_class=args.train_per_class, test_per_class=args.test_per_class, image_size=args.image_size,
+                classifier=args.classifier,
                 bars=_bars, device=args.device, dtype=args.dtype, head=args.head,
                 label_map=None if args.label_map is None else read_label_map(args.label_map),
             )  # fmt: skip

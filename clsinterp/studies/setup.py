@@ -74,6 +74,7 @@ class Setup(Loaded):
         train_per_class: int | None = None,
         test_per_class: int | None = None,
         image_size: int | None = None,
+        classifier: str | Path | None = None,
         device: str = "auto",
         dtype: str = "auto",
         head: str = "auto",
@@ -86,7 +87,7 @@ class Setup(Loaded):
             name: hub id, checkpoint folder or zoo/NAME.
             data: as in `clsinterp.data.sources.open_data`.
             limit, train_per_class, test_per_class: how many images, as in `open_data`.
-            image_size: side in pixels that images are brought to, as in `VisionModel`.
+            image_size, classifier: side in pixels that images are brought to, and what answers, as in `VisionModel`.
             device: where the model runs.
             dtype: of its weights.
             head, label_map: as in `clsinterp.data.labels.match_labels`.
@@ -99,7 +100,7 @@ class Setup(Loaded):
             raise RequestError(f"a batch size of {options['batch_size']} was given; swapping needs at least 2.")
         images = {"seed": options.get("seed", 0), "limit": limit, "train_per_class": train_per_class,
                   "test_per_class": test_per_class}  # fmt: skip
-        loading = {"device": device, "dtype": dtype, "image_size": image_size}
+        loading = {"device": device, "dtype": dtype, "image_size": image_size, "classifier": classifier}
         loaded = load(name, data, model=loading, images=images, head=head, label_map=label_map)
         return cls._reading(Path(name).name if Path(name).is_dir() else name, loaded, **options)
 
@@ -117,6 +118,11 @@ class Setup(Loaded):
         head = Head((), (), family.readouts, False) if fit else Head.of(family, loaded.model.heads)
         setup = cls(**vars(loaded), name=name, head=head, **options)
         return replace(setup, head=setup.fitted_head()) if fit else setup
+
+    @property
+    def reads_by_ridge(self) -> bool:
+        """Whether the classifier is a ridge fit, whose scores are no probabilities."""
+        return self.match.how == "fit" or self.model.checkpoint.head_from == "fitted"
 
     @property
     def n_classes(self) -> int:

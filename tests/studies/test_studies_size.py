@@ -7,6 +7,7 @@ import pytest
 import tiny
 from study_scripts import run, script
 
+from clsinterp import VisionModel
 from clsinterp.runs.request import Request, Resources
 from clsinterp.runs.run import run as run_note
 from clsinterp.studies.setup import Setup
@@ -70,3 +71,32 @@ def test_what_cannot_be_is_refused_by_name(name, family, words, said, checkpoint
         script(name).main([str(checkpoint(family)), "--data", str(folder), "--out", str(tmp_path / "x"), *words])
     assert said in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "x").exists()
+
+
+@pytest.fixture(scope="module")
+def head(checkpoint, folder, tmp_path_factory):
+    """A head fitted on the train images, saved."""
+    path = tmp_path_factory.mktemp("head") / "head.safetensors"
+    VisionModel(str(checkpoint("dinov2")), image_size=SIZE).fit_head(str(folder)).save(path)
+    return path
+
+
+def test_a_saved_head_answers_as_the_one_that_a_study_would_fit(head, checkpoint, folder, tmp_path):
+    where = (checkpoint("dinov2"), "--data", folder, "--image-size", SIZE)
+    tables = [
+        pq.read_table(run("ablations", tmp_path / name, *where, *words) / "ablations.parquet")
+        for name, words in (("saved", ("--classifier", head)), ("fitted", ("--head", "fit")))
+    ]
+    assert tables[0].equals(tables[1])
+
+
+def test_a_saved_head_is_a_ridge_fit_and_its_random_twin_has_a_random_one(head, checkpoint, folder, tmp_path):
+    where = (checkpoint("dinov2"), "--data", folder, "--classifier", head, "--limit", 16)
+    out = run("readouts", tmp_path / "readouts", *where, "--epochs", 1, "--samples", 2)
+    assert not [row for row in pq.read_table(out / "readouts.parquet").to_pylist() if row["curve"] == "calibrated"]
+    setup = Setup.open(str(checkpoint("dinov2")), str(folder), classifier=head, limit=4, workers=0)
+    twin = setup.twin()
+    (batch,) = twin.batches(twin.test)
+    assert batch.pixels.shape[-1] == SIZE  # the size that the head was fitted at
+    assert twin.outputs(batch, []).shape == setup.outputs(batch, []).shape
+    assert not (twin.outputs(batch, []) - setup.outputs(batch, [])).abs().max() < 1e-3

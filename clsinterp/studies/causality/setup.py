@@ -35,8 +35,8 @@ class CountingSetup(Setup):
     @classmethod
     def open(
         cls, name: str, data: str, *, limit: int | None = None, train_per_class: int | None = None,
-        test_per_class: int | None = None, image_size: int | None = None, device: str = "auto", dtype: str = "auto",
-        **options: Any,
+        test_per_class: int | None = None, image_size: int | None = None,
+        classifier: str | Path | None = None, device: str = "auto", dtype: str = "auto", **options: Any,
     ) -> Self:  # fmt: skip
         """Load the model, make pairs of the objects in `data`; a model that does not count gets a fitted head.
 
@@ -45,7 +45,7 @@ class CountingSetup(Setup):
             data: labelled images, used as objects; as in `clsinterp.data.sources.open_data`.
             limit: first N train and test images as objects, and at most N pairs of each split.
             train_per_class, test_per_class: refused: canvases are made, and their classes are counts.
-            image_size: side in pixels that canvases are brought to, as in `VisionModel`.
+            image_size, classifier: side in pixels that canvases are brought to, and what counts, as in `VisionModel`.
             device: where the model runs.
             dtype: of its weights.
             **options: as for `Setup`; the batch size must be even, since pairs stand side by side.
@@ -62,7 +62,7 @@ class CountingSetup(Setup):
         size, seed = options.get("batch_size", 128), options.get("seed", 0)
         if size % 2:
             raise RequestError(f"a batch size of {size} was given; pairs stand side by side, so it has to be even.")
-        model = load_model(name, device=device, dtype=dtype, image_size=image_size)
+        model = load_model(name, device=device, dtype=dtype, image_size=image_size, classifier=classifier)
         pairs = {}
         for part, (split, most) in enumerate(zip(open_data(data, seed=seed, limit=limit), (TRAIN, TEST), strict=True)):
             garments = objects([split.image(i) for i in range(len(split))])
