@@ -14,15 +14,12 @@ misinformation; what a mean destroys is the information; what zeros destroy beyo
 import torch
 
 from clsinterp.errors import RequestError
-from clsinterp.figures.pieces import curve, layer_axes, level, panel_grid, share_axis
-from clsinterp.figures.style import finish
 from clsinterp.interventions import SWAPS, donors, mean, noise, swap, zero
+from clsinterp.studies.ablations.figure import NAMES, ablations_figure
 from clsinterp.studies.command import Findings, study
 from clsinterp.studies.setup import Batch, Setup
 from clsinterp.studies.tidy import Rows, pick, wide
 from clsinterp.sweeps.variants import Edit, on
-
-NAMES = {"cls": "CLS token", "registers": "register tokens"}
 
 
 def kinds(setup: Setup, batch: Batch) -> dict:
@@ -54,24 +51,14 @@ def main(setup: Setup, args) -> Findings:
     table = rows.table()
 
     (intact,) = [r["value"] for r in pick(table, curve="intact")]
-    fig = panel_grid([NAMES[group] for group in groups], shared_yaxes=True, horizontal_spacing=0.04)
     names = list(dict.fromkeys(name for _, name, layer in hits if layer is not None))
-    for col, group in enumerate(groups, start=1):
-        for n, name in enumerate(names):
-            curve(fig, pick(table, group=group, curve=name), name.replace("_", " "), n, row=1, col=col)
-        level(fig, intact, setup.layers, "intact", dash="dash", row=1, col=col)
-        level(fig, 1 / setup.head.n_classes, setup.layers, "chance", row=1, col=col)
-        layer_axes(fig, len(setup.layers), "layer of the ablation", row=1, col=col)
-    share_axis(fig, "accuracy of the output", row=1, col=1)
-    figure = finish(fig, f"Six ways to take a token away: {setup.name}", 620)
-
     cls = pick(table, group=groups[0])
     lost = {name: intact - sum(r["value"] for r in cls if r["curve"] == name) / len(setup.layers) for name in names}
     note = f"intact {intact:.3f}; mean loss of accuracy over layers: " + ", ".join(
         f"{k} {v:.3f}" for k, v in lost.items()
     )
     summary = wide(table.filter([g == groups[0] for g in table["group"].to_pylist()]), "layer", "curve", names)
-    return Findings(summary, [figure], {"ablations": table}, (note,))
+    return Findings(summary, [ablations_figure(table, setup)], {"ablations": table}, (note,))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ filled in from the study's tidy table, which lies in tables/NAME.parquet beside 
 by hand.
 
 A study whose run folder is there already is not run again (`--again` runs it), so an interrupted gallery goes on. With
-`--figures-only` nothing is measured: figures and tables are written from the runs that are there.
+`--figures-only` nothing is measured, and no run folder is needed: figures and findings are made again from the tables that
+stand in tables/, so a change of the drawing or of a sentence shows at once. (The note's and rereading's figures are drawn when
+they are run.)
 
     python experiments/gallery.py
     python experiments/gallery.py --photos PHOTOS
@@ -29,6 +31,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import plotly.graph_objects as go
 import plotly.io as pio
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,7 +39,9 @@ import pyarrow.parquet as pq
 from clsinterp.commands.experiments import STUDIES
 from clsinterp.errors import ClsinterpError
 from clsinterp.files import reading
+from clsinterp.studies.drawn import DRAWN
 from clsinterp.studies.findings import SENTENCES, TABLE
+from clsinterp.studies.shown import Recorded
 
 HERE = Path(__file__).parent
 # What each study of the first part runs on; donors compares all models of the zoo.
@@ -58,6 +63,7 @@ PHOTOS = {
     "rereading": "--train-per-class 2 --test-per-class 20",
 }
 HEAD = "head.safetensors"
+MORE = {"readouts": ["agreement"]}  # tables that a figure needs besides the study's own
 WIDTH = 1200  # of a figure, in pixels
 LINE = 127  # of the README, in characters
 
@@ -123,7 +129,9 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=HERE, help="figures/ and tables/ are written here, and README.md if there is one"
     )
-    parser.add_argument("--models", nargs="*", help="instead of the gallery's; the first is used where a study takes one")
+    parser.add_argument(
+        "--models", nargs="*", help="instead of the gallery's; the first is used where a study takes one"
+    )
     parser.add_argument("--limit", type=int, help="first N train and test images only, for a quick try")
     parser.add_argument("--again", action="store_true", help="run studies again that have a run folder")
     parser.add_argument("--figures-only", action="store_true", help="run nothing")
@@ -147,37 +155,62 @@ def main() -> None:
                 failed.append(name)
                 continue
             print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
-        if (run / "run.json").exists():
-            try:
+        try:
+            if not args.figures_only:
                 with reading(run, "Run it again with --again."):
-                    print(f"{name}: {write(part, name, args.out)} bytes of SVG", flush=True)
-            except (ClsinterpError, FileNotFoundError) as error:
-                print(error, file=sys.stderr)
-                failed.append(name)
+                    keep(part, name, args.out)
+            if part.place(args.out, "tables", f"{name}.parquet").exists():
+                show(part, name, args.out)
+        except (ClsinterpError, FileNotFoundError) as error:
+            print(error, file=sys.stderr)
+            failed.append(name)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}; start the same command again to go on.")
 
 
-def write(part: Part, name: str, out: Path) -> int:
-    """Figure, tables and finding of one run; returns the size of the figure."""
+def keep(part: Part, name: str, out: Path) -> None:
+    """Copy what a run found into tables/; its figure too where tables do not say all that is drawn."""
     run = part.runs / name
-    figure = pio.from_json((run / "figure.json").read_text())
-    if figure.layout.images or any(trace.type == "image" for trace in figure.data):
-        sys.exit(f"the figure of {run} shows an image, which the gallery must not keep; draw it from tables only.")
-    svg = figure.to_image("svg", width=WIDTH).decode()
-    svg = re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", svg)  # hundredths of a pixel are enough
-    part.place(out, "figures", f"{name}.svg").write_text(svg)
     facts = json.loads((run / "run.json").read_text())
     summary = (run / "summary.md").read_text()
     if part.label:  # every study of the zoo is on all images that ship
         summary += f"\n{sizes(facts)}\n"
     part.place(out, "tables", f"{name}.md").write_text(summary)
-    table = pq.read_table(run / f"{TABLE.get(name, name)}.parquet")
-    pq.write_table(table, part.place(out, "tables", f"{name}.parquet"))
+    for stem, file in kept(name).items():
+        pq.write_table(pq.read_table(run / f"{stem}.parquet"), part.place(out, "tables", file))
+    if name in DRAWN:
+        models = [Recorded.read(model).facts() for model in facts["models"]]
+        part.place(out, "tables", f"{name}.json").write_text(json.dumps(models, indent=1) + "\n")
+    else:
+        draw(part, name, out, pio.from_json((run / "figure.json").read_text()))
+
+
+def kept(name: str) -> dict[str, str]:
+    """Tables of a run of study `name` -> their files in tables/."""
+    more = {stem: f"{name}-{stem}.parquet" for stem in MORE.get(name, ())}
+    return {TABLE.get(name, name): f"{name}.parquet", **more}
+
+
+def show(part: Part, name: str, out: Path) -> None:
+    """Figure and finding of a study, from its tables."""
+    tables = {stem: pq.read_table(part.place(out, "tables", file)) for stem, file in kept(name).items()}
+    if name in DRAWN:
+        models = json.loads(part.place(out, "tables", f"{name}.json").read_text())
+        draw(part, name, out, DRAWN[name](tables, [Recorded.read(model) for model in models]))
     if (readme := out / "README.md").exists():
-        said = finding(name, table, notes(summary))
-        readme.write_text(with_finding(readme.read_text(), name + part.label, said))
-    return len(svg)
+        said = notes(part.place(out, "tables", f"{name}.md").read_text())
+        text = finding(name, next(iter(tables.values())), said)
+        readme.write_text(with_finding(readme.read_text(), name + part.label, text))
+
+
+def draw(part: Part, name: str, out: Path, figure: go.Figure) -> None:
+    """Write a figure as SVG; one that shows an image is refused, since photos must not be kept."""
+    if figure.layout.images or any(trace.type == "image" for trace in figure.data):
+        sys.exit(f"the figure of {name} shows an image, which the gallery must not keep; draw it from tables only.")
+    svg = figure.to_image("svg", width=WIDTH).decode()
+    svg = re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", svg)  # hundredths of a pixel are enough
+    part.place(out, "figures", f"{name}.svg").write_text(svg)
+    print(f"{name}: {len(svg)} bytes of SVG", flush=True)
 
 
 def notes(summary: str) -> list[str]:

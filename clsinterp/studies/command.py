@@ -27,6 +27,7 @@ from clsinterp.runs.folder import IN_USE, RunFolder
 from clsinterp.runs.ranges import refuse_outside
 from clsinterp.signals import ending_as_interrupts, exit_status
 from clsinterp.studies.setup import Setup
+from clsinterp.studies.shown import Recorded
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,7 @@ def _run(
 def _described(setup: Setup) -> dict[str, Any]:
     return {
         **setup.facts(),
+        **Recorded.of(setup).facts(),
         "weights": setup.model.checkpoint.fingerprint(),
         "head": setup.match.how,
         "train": {"n": len(setup.train), "fingerprint": setup.train.fingerprint()},

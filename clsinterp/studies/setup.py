@@ -130,6 +130,11 @@ class Setup(Loaded):
         return len(self.train.class_names)
 
     @property
+    def n_answers(self) -> int:
+        """Classes of the classifier."""
+        return self.head.n_classes
+
+    @property
     def layers(self) -> tuple[int, ...]:
         """Every layer of the model."""
         return tuple(range(self.model.n_layers))

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from clsinterp.figures.pieces import curve, finish_panels, key, layer_axes, level, panel_grid, share_axis, titled
 from clsinterp.figures.style import COLOURS
-from clsinterp.studies.setup import Setup
+from clsinterp.studies.shown import Shown
 from clsinterp.studies.tidy import pick
 
 PARTS = {"cls": ("CLS token", "solid"), "patches": ("patches", "dot")}
@@ -19,14 +19,14 @@ TITLES = (
 )  # fmt: skip
 
 
-def class_space_figure(table: pa.Table, setup: Setup) -> go.Figure:
+def class_space_figure(table: pa.Table, shown: Shown) -> go.Figure:
     """Rows of panels: identifiability, its rate, and probes; sublayers; and where a token's class is from, patches kept.
 
     Args:
         table: the study's tidy table.
-        setup: for the model's name and the number of classes.
+        shown: for the model's name and the number of classes.
     """
-    layers = setup.layers
+    layers = shown.layers
     trained, twin = (pick(table, control=c) for c in ("trained", "random twin"))
     by_name: dict[str, list] = {}
     for point in trained:
@@ -48,8 +48,8 @@ def class_space_figure(table: pa.Table, setup: Setup) -> go.Figure:
             curve(fig, control, "random twin (dotted)", COLOURS[k], dash="dot", band=False, row=1, col=col)
     line("lens at the same tokens", "lens", 6, 1, 3)
     line("per-token probe", "a probe for each token", 7, 1, 3)
-    level(fig, (1 + 1 / setup.head.n_classes) / 2, layers, "chance", row=1, col=1)
-    level(fig, 1 / setup.head.n_classes, layers, "chance", row=1, col=2)
+    level(fig, (1 + 1 / shown.n_answers) / 2, layers, "chance", row=1, col=1)
+    level(fig, 1 / shown.n_answers, layers, "chance", row=1, col=2)
     for k, (c, label) in enumerate(SUBLAYERS.items(), start=2):
         for part in parts:
             for col, name in ((1, "class similarity change"), (3, "key-value agreement")):
@@ -83,5 +83,5 @@ def class_space_figure(table: pa.Table, setup: Setup) -> go.Figure:
         fig.update_yaxes(title_text="accuracy", row=3, col=col)
     last = {p: by_name[f"identifiability rate, {p}"][-1]["value"] for p in parts}
     said = " and ".join(f"{value:.2f} of {'CLS tokens' if p == 'cls' else 'patches'}" for p, value in last.items())
-    title = f"{setup.name}: after the last block {said} name the class, each read by itself"
+    title = f"{shown.name}: after the last block {said} name the class, each read by itself"
     return finish_panels(fig, title, entries=(1, 2, 2), panel=260, shared=((1,), (2,), (3,)))

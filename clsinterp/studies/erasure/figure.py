@@ -4,7 +4,7 @@ import plotly.graph_objects as go
 import pyarrow as pa
 
 from clsinterp.figures.pieces import curve, finish_panels, heat, layer_axes, level, panel_grid, share_axis
-from clsinterp.studies.setup import Setup
+from clsinterp.studies.shown import Shown
 from clsinterp.studies.tidy import one, pick
 
 OUTPUT = {  # curve -> name in the legend
@@ -22,14 +22,14 @@ READ = {
 LATER = (1, 2, 4)  # blocks since the erasure that get a line
 
 
-def erasure_figure(table: pa.Table, setup: Setup) -> go.Figure:
+def erasure_figure(table: pa.Table, shown: Shown) -> go.Figure:
     """Four panels.
 
     Args:
         table: rows with ``curve, layer, probed_layer`` and a point.
-        setup: for names and layers.
+        shown: for names and layers.
     """
-    layers = setup.layers
+    layers = shown.layers
     titles = ["output, CLS token changed at layer l", "label read at layer l, right after erasure",
               "fresh probes at later layers", "the label's way back, by blocks since erasure"]  # fmt: skip
     fig = panel_grid(titles, columns=2, horizontal_spacing=0.1)
@@ -56,4 +56,4 @@ def erasure_figure(table: pa.Table, setup: Setup) -> go.Figure:
         level(fig, one(table, curve="majority")["value"], layers, "most frequent label", row=row, col=col)
         layer_axes(fig, len(layers), "layer l of the erasure", row=row, col=col)
         share_axis(fig, "accuracy" if col == 1 else "", row=row, col=col)
-    return finish_panels(fig, f"The label taken out of the CLS token, linearly: {setup.name}", entries=(8, 7))
+    return finish_panels(fig, f"The label taken out of the CLS token, linearly: {shown.name}", entries=(8, 7))

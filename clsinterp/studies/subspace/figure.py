@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from clsinterp.figures.pieces import curve, finish_panels, layer_axes, level, panel_grid, share_axis
 from clsinterp.figures.style import BLUE, COLOURS, GREY, ORANGE, rgba
-from clsinterp.studies.setup import Setup
+from clsinterp.studies.shown import Shown
 from clsinterp.studies.subspace.bases import PLAIN, WHITENED
 from clsinterp.studies.tidy import one, pick
 
@@ -19,14 +19,14 @@ CURVES = {
 INNER = {PLAIN: BLUE, WHITENED: ORANGE}
 
 
-def subspace_figure(table: pa.Table, setup: Setup) -> go.Figure:
+def subspace_figure(table: pa.Table, shown: Shown) -> go.Figure:
     """Four panels.
 
     Args:
         table: rows with ``curve, measure, layer, draw, rank, inner`` and a point.
-        setup: for names and layers.
+        shown: for names and layers.
     """
-    layers = setup.layers
+    layers = shown.layers
     titles = ["output names the donor's label", "output names the image's own label",
               "smallest subspace with 95% of the full swap's effect", "share of the effect by directions swapped"]  # fmt: skip
     fig = panel_grid(titles, columns=2, horizontal_spacing=0.1)
@@ -60,7 +60,7 @@ def subspace_figure(table: pa.Table, setup: Setup) -> go.Figure:
             curve(fig, line, name, rgba(colour, fade), x="rank", row=2, col=2)
     fig.update_xaxes(title_text="directions swapped", **ticks, row=2, col=2)
     fig.update_yaxes(title_text="share of the full swap's effect", rangemode="tozero", row=2, col=2)
-    return finish_panels(fig, f"Is what is read what is used? {setup.name}", entries=(6, 3))
+    return finish_panels(fig, f"Is what is read what is used? {shown.name}", entries=(6, 3))
 
 
 def _spread(fig: go.Figure, table: pa.Table, measure: str, col: int) -> None:

@@ -1,0 +1,1 @@
+"""What ``experiments/ablations.py`` stands on."""
