@@ -288,7 +288,9 @@ def test_every_study_takes_a_head_and_a_label_map(checkpoint, folder, tmp_path):
 def test_class_space_measures_trained_and_twin(done):
     out = done("class_space", "beit", words=("--perturbed", LIMIT))
     table = rows(out, "class_space")
-    assert {r["order"] for r in table if r["share"] is not None} == {"lens", "gradient", "chance", "probes"}
+    own = {"lens", "gradient", "probes"}
+    orders = own | {f"{order}, another image's" for order in own} | {"chance", "chance in one piece"}
+    assert {r["order"] for r in table if r["share"] is not None} == orders
     # after the last block the class is on top of the CLS token where the output is right
     assert cell(table, curve="identifiability rate, cls", layer=3, control="trained") == pytest.approx(
         cell(table, curve="output", order="intact", share=None)
@@ -309,7 +311,8 @@ def test_class_space_measures_trained_and_twin(done):
 def test_class_space_without_a_cls_token_reads_the_patches(done):
     table = rows(done("class_space", "siglip", words=("--tokens", "2", "--perturbed", "8")), "class_space")
     assert {r["curve"] for r in table if r["curve"].startswith("identifiability,")} == {"identifiability, patches"}
-    assert {r["order"] for r in table if r["share"] is not None} == {"gradient", "chance"}
+    assert {r["order"] for r in table if r["share"] is not None} == {
+        "gradient", "gradient, another image's", "chance", "chance in one piece"}  # fmt: skip
 
 
 def test_class_space_reads_a_checkpoint_without_a_classifier_through_a_fitted_one(done):

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from clsinterp.figures.pieces import curve, finish_panels, key, layer_axes, level, panel_grid, share_axis, titled
 from clsinterp.figures.style import COLOURS
+from clsinterp.studies.class_space.cuts import ANOTHER
 from clsinterp.studies.shown import Shown
 from clsinterp.studies.tidy import pick
 
@@ -70,10 +71,11 @@ def class_space_figure(table: pa.Table, shown: Shown) -> go.Figure:
     }
     for n, (name, label) in enumerate(match.items(), start=2):
         line(f"top class as in {name}", label, n, 3, 1)
-    for n, order in enumerate(dict.fromkeys(r["order"] for r in kept)):
+    own = [order for order in dict.fromkeys(r["order"] for r in kept) if not order.endswith(ANOTHER.format(""))]
+    for n, order in enumerate(own):
         for col, which in ((2, "most"), (3, "least")):
             points = [r for r in kept if r["order"] == order and r["curve"] == f"{which} relevant kept"]
-            curve(fig, points, f"patches by {order}", (0, 1, 6, 7)[n], x="share", row=3, col=col)
+            curve(fig, points, f"patches by {order}", (0, 1, 6, 7, 4)[n], x="share", row=3, col=col)
     for row in (1, 2, 3):
         for col in (1, 2, 3):
             layer_axes(fig, len(layers), "block", row=row, col=col)
