@@ -31,6 +31,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import kaleido
 import plotly.graph_objects as go
 import plotly.io as pio
 import pyarrow as pa
@@ -50,17 +51,17 @@ MODELS = {"causality": ["zoo/counting"], "donors": ["zoo/vit", "zoo/deit", "zoo/
 BACKBONE, SIZE = "zoo/dinov2-small", 112
 PHOTOS = {
     "note": "--train-per-class 100 --test-per-class 50",
-    "restoration": "--train-per-class 60 --test-per-class 20",
-    "readouts": "--train-per-class 30 --test-per-class 20 --epochs 2",
-    "class_space": "--train-per-class 60 --test-per-class 10 --tokens 8 --perturbed 100",
-    "causality": "--limit 200 --head fit --all-pairs",
-    "frequency": "--train-per-class 60 --test-per-class 30 --draws 1",
+    "restoration": "--train-per-class 40 --test-per-class 15",
+    "readouts": "--train-per-class 20 --test-per-class 15 --epochs 2",
+    "class_space": "--train-per-class 60 --test-per-class 10 --tokens 8 --perturbed 60",
+    "causality": "--data zoo --limit 120 --head fit --all-pairs",
+    "frequency": "--train-per-class 30 --test-per-class 20 --draws 1",
     "ablations": "--train-per-class 2 --test-per-class 20",
     "donors": "--train-per-class 100 --test-per-class 50",
-    "erasure": "--train-per-class 50 --test-per-class 20",
-    "subspace": "--train-per-class 100 --test-per-class 20 --draws 5",
-    "head_patching": "--train-per-class 2 --pairs 16 --classes 'golf ball,church'",
-    "rereading": "--train-per-class 2 --test-per-class 20",
+    "erasure": "--train-per-class 30 --test-per-class 15",
+    "subspace": "--train-per-class 100 --test-per-class 20 --draws 3",
+    "head_patching": "--train-per-class 2 --pairs 12 --classes 'golf ball,church'",
+    "rereading": "--train-per-class 2 --test-per-class 15",
 }
 HEAD = "head.safetensors"
 MORE = {"readouts": ["agreement"]}  # tables that a figure needs besides the study's own
@@ -145,6 +146,7 @@ def main() -> None:
     if not args.figures_only:
         part.before()
     failed = []
+    kaleido.start_sync_server(silence_warnings=True)  # one browser for all figures
     for name in names:
         run = part.runs / name
         if not args.figures_only and (args.again or not (run / "run.json").exists()):
@@ -164,6 +166,7 @@ def main() -> None:
         except (ClsinterpError, FileNotFoundError) as error:
             print(error, file=sys.stderr)
             failed.append(name)
+    kaleido.stop_sync_server(silence_warnings=True)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}; start the same command again to go on.")
 
@@ -220,9 +223,9 @@ def notes(summary: str) -> list[str]:
 
 def sizes(facts: dict) -> str:
     """How much a run was measured on, from its ``run.json``."""
-    (model,) = facts["models"]
-    n, size = (model[split]["n"] for split in ("train", "test")), facts["identity"]["image_size"]
-    return "Measured on {:,} train and {:,} test images of {} pixels.".format(*n, size)
+    (model,), size = facts["models"], facts["identity"]["image_size"]
+    n = {split: f"{model[split]['n']:,}" for split in ("train", "test")}
+    return f"Measured on {n['test']} test images of {size} pixels; what was fitted besides the head, on {n['train']} train images."
 
 
 def finding(name: str, table: pa.Table, said: Sequence[str]) -> str:

@@ -33,8 +33,8 @@ def class_space_figure(table: pa.Table, shown: Shown) -> go.Figure:
     for point in trained:
         by_name.setdefault(point["curve"], []).append(point)
     kept = [r for r in trained if r["share"] is not None]
-    shown = by_name["identifiability, patches"]
-    counts = [*[shown] * 4, by_name["class-value agreement, attn"], *[shown] * 2, kept, kept]
+    patches = by_name["identifiability, patches"]
+    counts = [*[patches] * 4, by_name["class-value agreement, attn"], *[patches] * 2, kept, kept]
     what = ["images"] * 4 + ["classes"] + ["images"] * 4
     fig = panel_grid([titled(*t) for t in zip(TITLES, counts, what, strict=True)], columns=3, horizontal_spacing=0.07)
 
