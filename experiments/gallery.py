@@ -225,7 +225,8 @@ def sizes(facts: dict) -> str:
     """How much a run was measured on, from its ``run.json``."""
     (model,), size = facts["models"], facts["identity"]["image_size"]
     n = {split: f"{model[split]['n']:,}" for split in ("train", "test")}
-    return f"Measured on {n['test']} test images of {size} pixels; what was fitted besides the head, on {n['train']} train images."
+    fitted = f"what was fitted besides the head, on {n['train']} train images"
+    return f"Measured on {n['test']} test images of {size} pixels; {fitted}."
 
 
 def finding(name: str, table: pa.Table, said: Sequence[str]) -> str:

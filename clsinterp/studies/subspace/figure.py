@@ -53,10 +53,10 @@ def subspace_figure(table: pa.Table, shown: Shown) -> go.Figure:
     layer_axes(fig, len(layers), "layer of the swap", row=2, col=1)
     for inner, colour in INNER.items():
         steps = pick(table, curve="effect_share", inner=inner)
-        for k, layer in enumerate(shown := [i for i in layers if any(r["layer"] == i for r in steps)]):
-            fade = 0.35 + 0.65 * k / max(1, len(shown) - 1)
+        for k, layer in enumerate(drawn := [i for i in layers if any(r["layer"] == i for r in steps)]):
+            fade = 0.35 + 0.65 * k / max(1, len(drawn) - 1)
             line = [r for r in steps if r["layer"] == layer]
-            name = f"{inner}, layers {shown[0]} (pale) to {shown[-1]}"
+            name = f"{inner}, layers {drawn[0]} (pale) to {drawn[-1]}"
             curve(fig, line, name, rgba(colour, fade), x="rank", row=2, col=2)
     fig.update_xaxes(title_text="directions swapped", **ticks, row=2, col=2)
     fig.update_yaxes(title_text="share of the full swap's effect", rangemode="tozero", row=2, col=2)
