@@ -61,7 +61,8 @@ def _root(
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Let the libraries say what they say: bars, reports, warnings.")
+        bool,
+        typer.Option("-v", "--verbose", help="Say how much work a run is, and let the libraries say what they say."),
     ] = False,
 ) -> None:
     """Where vision transformers hold the label in their CLS token, and where their output depends on it.
@@ -194,10 +195,11 @@ class _Line(logging.Formatter):
 
 
 def log_lines(options: Mapping[str, str]) -> None:
-    """Show warnings as lines on stderr, arguments in them as in `as_options`."""
+    """Show warnings as lines on stderr, arguments in them as in `as_options`; ours of any kind under --verbose."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Line(options))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("clsinterp").setLevel(logging.INFO if _said["verbose"] else logging.NOTSET)
 
 
 def fail(message: str, status: int) -> None:

@@ -18,6 +18,8 @@ every image, and whether or not its CLS token is a donor's. ``kind`` keeps that 
 ``says``, to which CLS gives 0, so N / (N + 1) of the code, which the output map scales back. Where tokens fetch from CLS, the
 query is a constant and the key reads ``kind``: CLS then scores at least `AHEAD` above every patch.
 
+**Parking** is the same attention to CLS, for values that are 0 there: an attention sink.
+
 **Forgetting** is an MLP: x = gelu(x) - gelu(-x) for every x, so two units per coordinate give the negative of a range, which
 the residual connection adds. It is scaled for CLS; in patches, whose norm is another, a part of the range stays.
 
@@ -113,6 +115,17 @@ class HandSet:
         attention.o_proj.weight[self._at(target), : self.n] = eye * sd / share
         for held in self.held.values():
             held.add(target)
+
+    @torch.no_grad()
+    def park(self, block: int) -> None:
+        """Attention of `block` rests on CLS, which says nothing: nothing comes of it. Kept from CLS, patches read what patches
+        say and subtract it twice, so that they say the opposite."""
+        attention = self.body.layers[block].attention
+        eye = torch.eye(self.n)
+        attention.q_proj.bias[0] = AHEAD * math.sqrt(self.d) * self._sd("cls")
+        attention.k_proj.weight[0, 0] = 1.0
+        attention.v_proj.weight[: self.n, self._at("says")] = eye
+        attention.o_proj.weight[self._at("says"), : self.n] = -2 * eye * self._sd("patches")
 
     @torch.no_grad()
     def forget(self, block: int, name: str) -> None:

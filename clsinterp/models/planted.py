@@ -7,7 +7,7 @@ saved, loaded and run like any other. L blocks, C classes; layer l is the residu
 **Images.** Every patch shows label k in its red channel: pixel k is 255, all others are 0. Green and blue are random bytes,
 which nothing reads, so that no two images are alike.
 
-**Blocks** are idle and pass the stream on as it is, but for at most three. Each range below holds the label as a code of its own;
+**Blocks** are idle and pass the stream on as it is, but for at most four. Each range below holds the label as a code of its own;
 `clsinterp.models.hand_set` says how a block does what is said here.
 
 - Patches say the label in range ``says``, from the embeddings on.
@@ -15,6 +15,8 @@ which nothing reads, so that no two images are alike.
 - Block `used_from` (b) fetches it from patches into ``reads`` of CLS, and forgets ``holds``: what CLS held is gone, and what
   it is used for is new.
 - Block `used_until` (e) fetches it from ``reads`` of CLS into ``fetched`` of every token. (Only where patches are read.)
+- Block `sink` attends to CLS, in every token, where there is nothing to read: nothing comes of it. But patches that may not
+  attend to CLS there read each other, and say the opposite of the label from then on.
 - The classifier reads ``reads`` of CLS after the final LayerNorm (``reads="cls"``), or the mean patch (``reads="patches"``):
   its ``fetched``, or its ``says`` in a model without b.
 
@@ -26,7 +28,11 @@ which nothing reads, so that no two images are alike.
   means in the place of a donor's token change the output at the same layers and nowhere else.
 - Patches swapped at layer l: the other way round.
 - CLS kept from reading (`clsinterp.sweeps.knock`), where CLS is read: if block b is among the blocks, it never gets the label,
-  all classes tie and class 0 is answered; otherwise nothing changes. Patches kept from reading CLS: nothing changes, at any l.
+  all classes tie and class 0 is answered; otherwise nothing changes. With the keys and values of the mean image in the place of
+  what it may not read it gets the mean code instead, and answers the most frequent class of the batch.
+- Patches kept from reading CLS: nothing changes, at any l, but that a `sink` among the blocks makes the label the last of all
+  answers, where it is read from patches after that. With the mean CLS token in its place: nothing changes, sink or not, until
+  block e, in which patches fetch the mean code from it.
 - Probe on CLS at layer j: for j < a all CLS tokens are the same, so one class is answered, the one with most training
   images, and accuracy is its share; from a on it is 1.
 - Restoration, CLS swapped at l and probed at j >= l: for j < a as without a swap. From then on what the probe reads was last
@@ -67,6 +73,7 @@ class Planted:
         used_until: the first layer from which on swaps change nothing again; the number of blocks where CLS is read; None
             where they never change anything.
         reads: ``cls`` or ``patches``.
+        sink: the block in which attention rests on CLS for nothing; None: there is none.
     """
 
     model: Any
@@ -75,6 +82,7 @@ class Planted:
     used_from: int | None
     used_until: int | None
     reads: str
+    sink: int | None = None
 
     @property
     def class_names(self) -> list[str]:
@@ -159,6 +167,7 @@ def planted(
     n_layers: int = 6,
     n_classes: int = 4,
     grid: int = 2,
+    sink: int | None = None,
 ) -> Planted:
     """A model in which the label is in CLS from one block on and the output depends on CLS from another on.
 
@@ -174,6 +183,7 @@ def planted(
         n_layers: blocks.
         n_classes: classes, at least 2.
         grid: patches along each side of an image.
+        sink: a block in which every token attends to CLS and gets nothing; None: no block does. Only where patches are read.
 
     Raises:
         RequestError: a model that cannot be.
@@ -187,7 +197,14 @@ def planted(
     """
     until = _until(probe_from, used_from, used_until, reads, n_layers)
     _refuse(n_classes < 2, f"{n_classes} classes were given; at least 2 are expected")
+    _refuse(sink is not None and reads != "patches", f'sink={sink} was given; it is for a model with reads="patches"')
+    _refuse(
+        sink is not None and (not 0 <= sink < n_layers or sink in (probe_from, used_from, until)),
+        f"sink={sink} was given; a block of 0 to {n_layers - 1} that has nothing else to do is expected",
+    )
     weights = HandSet(reads, n_layers, n_classes, grid)
+    if sink is not None:
+        weights.park(sink)
     if probe_from is not None and probe_from != used_from:
         weights.fetch(probe_from, "says", "holds", of="patches")
     if used_from is not None:
@@ -201,7 +218,7 @@ def planted(
     processor = transformers.ViTImageProcessorPil(
         size={"height": side, "width": side}, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
-    return Planted(weights.model, processor, probe_from, used_from, until, reads)
+    return Planted(weights.model, processor, probe_from, used_from, until, reads, sink)
 
 
 def _until(

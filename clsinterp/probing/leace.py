@@ -16,7 +16,7 @@ What is not taken out: whatever is in the tokens but no affine map reads.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -86,6 +86,25 @@ def leace(stats: RidgeStats, probe: int, penalty: float = 0.0) -> Eraser:
     u, correlation, _ = torch.linalg.svd(whitened, full_matrices=False)
     kept = correlation > UNCORRELATED
     return _eraser(mean, axes, scale, u[:, kept], correlation[kept])
+
+
+def erased(stats: RidgeStats, probe: int, eraser: Eraser) -> RidgeStats:
+    """The sums of the erased features of regression `probe`, from those of the features: no further pass.
+
+    Erasing is r(x) = A x + b with A = 1 - P and b = P mean, so the sum of r over some examples is A s + n b, and that of
+    r r' is A G A' + (A s) b' + b (A s)' + n b b', with s and G the sums of x and x x' and n the count.
+
+    Returns:
+        Statistics of one regression, with the folds of `stats`.
+    """
+    keep = torch.eye(len(eraser.mean)).to(eraser.left) - eraser.left @ eraser.right
+    offset = eraser.component(eraser.mean)
+    by_class = stats.class_sums[:, probe] @ keep.mT  # (fold, class, d), the offset still left out
+    moved = by_class.sum(1, keepdim=True).mT * offset  # (fold, d, d): (A s) b'
+    n = stats.counts.sum(1)[:, None, None]
+    gram = keep @ stats.gram[:, probe] @ keep.mT + moved + moved.mT + n * torch.outer(offset, offset)
+    sums = by_class + stats.counts.unsqueeze(-1) * offset
+    return replace(stats, gram=gram.unsqueeze(1), class_sums=sums.unsqueeze(1))
 
 
 def at_random(stats: RidgeStats, probe: int, rank: int, penalty: float = 0.0, seed: Seed = 0) -> Eraser:

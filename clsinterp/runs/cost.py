@@ -7,23 +7,41 @@ Counts are per image. With T tokens of width d, k matrices of d x m in the MLP:
 - the train pass: L block-passes; ridge statistics: ``2 d^2`` FLOPs per layer in float64;
 - the test pass: ``L (L + 1) / 2`` block-passes, as the fork adds a copy after every block, and L more if the batch with
   its copies does not fit into memory at once;
+- what is measured beside the note (``--also``): the block-passes of its edits as they share rows, by the planner itself
+  (`clsinterp.sweeps.plan.block_passes`): erasure at every layer takes as many as the swaps do, and ``L`` more for every `MOST`
+  copies beyond the first. Rows of attention that a knock-out forms again are left out: ``4 T^2 d`` in a block where patches are
+  cut, next to nothing where the CLS token is;
 - a file of statistics: ``8 F (d^2 + C d + C / L)`` bytes per layer for F folds and C classes; ranks: 4 bytes a column, answers 2.
 """
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clsinterp.models.tokens import TokenLayout
 from clsinterp.probing.ridge import FOLDS
+from clsinterp.runs.extras import EXTRAS
 from clsinterp.runs.units import Layout, Shard
 from clsinterp.sweeps.batching import LIVE_PER_BLOCK, SHARE_OF_FREE
 from clsinterp.sweeps.columns import columns
+from clsinterp.sweeps.variants import MOST
 
 TRAIN, TEST, CLASSES, BATCH = 1_281_167, 50_000, 1000, 128  # ImageNet-1k
 FLOAT32, FLOAT64 = 4, 8
 ONE_READOUT = ("intact", "shuffle", "donor", "lens", "probe", "restoration")
 ALL = (*ONE_READOUT, "intact_cls_only", "shuffle_cls_only")
+
+
+def swap_passes(n_layers: int, layers: Sequence[int]) -> int:
+    """Block-passes of one image in a fork with a copy from each of `layers` (-1: before block 0) on.
+
+    Example:
+        >>> swap_passes(12, range(12)), swap_passes(12, [0, 11])
+        (78, 23)
+    """
+    return n_layers + sum(n_layers - 1 - layer for layer in layers)
 
 
 @dataclass(frozen=True)
@@ -35,6 +53,7 @@ class Shape:
         n_layers, d_model, n_tokens: blocks, width, tokens with the prefix.
         mlp_width, mlp_matrices: hidden width of the MLP, and its number of d_model x mlp_width matrices (SwiGLU has 3).
         n_readouts: token groups the classifier reads.
+        prefix: token groups before the patches, with how many tokens each has.
     """
 
     name: str
@@ -44,6 +63,7 @@ class Shape:
     mlp_width: int
     mlp_matrices: int = 2
     n_readouts: int = 1
+    prefix: tuple[tuple[str, int], ...] = (("cls", 1),)
 
     @property
     def block_flops(self) -> int:
@@ -54,7 +74,21 @@ class Shape:
     @property
     def fork_passes(self) -> int:
         """Block-passes of one image in the test pass, swapped at every layer."""
-        return self.n_layers * (self.n_layers + 1) // 2
+        return swap_passes(self.n_layers, range(self.n_layers))
+
+    def also_passes(self, also: Iterable[str]) -> int:
+        """Block-passes of one image in the test pass for what is measured beside the note."""
+        layout = TokenLayout.of(self.name, self.prefix)
+        return sum(EXTRAS[name].block_passes(layout, self.n_layers, range(self.n_layers)) for name in also)
+
+    def also_columns(self, also: Iterable[str]) -> int:
+        """Rank columns of the same."""
+        layout, layers = TokenLayout.of(self.name, self.prefix), range(self.n_layers)
+        outputs = 2 if self.n_readouts > 1 else 1
+        return sum(
+            outputs * len(EXTRAS[name].rides(layout, self.n_layers, layers)) + len(columns(layers, EXTRAS[name].probed))
+            for name in also
+        )
 
     @property
     def rank_columns(self) -> int:
@@ -66,14 +100,18 @@ class Shape:
         per_layer = self.d_model * (self.d_model + n_classes)
         return FLOAT64 * folds * (self.n_layers * per_layer + n_classes)
 
-    def fork_bytes(self) -> int:
-        """Bytes of activations that one image with a swapped copy for every layer takes, as `images_at_once` counts."""
-        return self.n_tokens * self.d_model * LIVE_PER_BLOCK * FLOAT32 * (self.n_layers + 1)
+    def fork_bytes(self, also: Sequence[str] = ()) -> int:
+        """Bytes of activations that one image takes with its copies, as `images_at_once` counts.
 
-    def test_passes(self, memory_bytes: float, batch: int = BATCH) -> int:
-        """`fork_passes`, and a pass of the intact batch before if not all of it rides at once."""
-        fits = memory_bytes >= batch * self.fork_bytes()
-        return self.fork_passes + (0 if fits else self.n_layers)
+        A swapped copy for every layer rides with it, or as many edited ones as `also` lets ride, whichever are more.
+        """
+        copies = max(self.n_layers, MOST if also else 0)
+        return self.n_tokens * self.d_model * LIVE_PER_BLOCK * FLOAT32 * (copies + 1)
+
+    def test_passes(self, memory_bytes: float, batch: int = BATCH, also: Sequence[str] = ()) -> int:
+        """`fork_passes`, a pass of the intact batch before if not all of it rides at once, and `also_passes`."""
+        fits = memory_bytes >= batch * self.fork_bytes(also)
+        return self.fork_passes + (0 if fits else self.n_layers) + self.also_passes(also)
 
     def layout(self, n_train: int = TRAIN, n_test: int = TEST, n_classes: int = CLASSES) -> Layout:
         """How such a run is cut into units."""
@@ -136,7 +174,9 @@ class Device:
     memory: float = 80e9
 
 
-def plan(shape: Shape, measured: Measured, device: Device, n_devices: int) -> dict[str, float]:
+def plan(
+    shape: Shape, measured: Measured, device: Device, n_devices: int, also: Sequence[str] = ()
+) -> dict[str, float]:
     """Seconds of the three stages for all of ImageNet-1k, one shard per device; the slowest shard counts.
 
     A pass runs at the device's rate times the share of that rate which the same pass reached where it was measured.
@@ -152,11 +192,12 @@ def plan(shape: Shape, measured: Measured, device: Device, n_devices: int) -> di
 
     forward = shape.n_layers * shape.block_flops / rate
     statistics = shape.n_layers * 2 * shape.d_model**2 / measured.statistics_flops
-    test_passes = shape.test_passes(device.memory * SHARE_OF_FREE)
+    test_passes = shape.test_passes(device.memory * SHARE_OF_FREE, also=also)
     one_probe = measured.solve_seconds * (shape.d_model / measured.solve_width) ** 3
+    regressions = shape.n_layers * (1 + sum(EXTRAS[name].regressions for name in also))
     seconds = {
         "train": slowest("train") * (forward + statistics),
-        "solve": -(-shape.n_layers // n_devices) * one_probe,
+        "solve": -(-regressions // n_devices) * one_probe,
         "test": slowest("test") * test_passes * shape.block_flops / rate,
     }
     return seconds | {"total": sum(seconds.values()), "cores": measured.decode_seconds / (forward + statistics)}
@@ -186,14 +227,22 @@ def tables(measured: Measured, device: Device | None = None) -> str:
         ["share of a matrix product's rate", *(f"{measured.share(s):.2f}" for s in SHAPES)],
         ["block-passes, train pass", *(s.n_layers for s in SHAPES)],
         ["block-passes, test pass", *(s.test_passes(device.memory * SHARE_OF_FREE) for s in SHAPES)],
+        *(
+            [f"block-passes, test pass, --also {name} beside", *(s.also_passes([name]) for s in SHAPES)]
+            for name in EXTRAS
+        ),
         ["MB of activations, test pass", *(f"{s.fork_bytes() / 1e6:.0f}" for s in SHAPES)],
+        ["MB of activations, with --also", *(f"{s.fork_bytes(list(EXTRAS)) / 1e6:.0f}" for s in SHAPES)],
         ["bytes of ranks", *(FLOAT32 * s.rank_columns for s in SHAPES)],
+        ["bytes of ranks, --also beside", *(FLOAT32 * s.also_columns(EXTRAS) for s in SHAPES)],
     ]
     whole: list[list[Any]] = [["", *(s.name for s in SHAPES)]]
     for n in (1, 64):
         plans = [plan(s, measured, device, n) for s in SHAPES]
         gpus = f"{n} GPU{'s' * (n > 1)}"
         whole += [[f"{x}, {gpus}", *(duration(p[x]) for p in plans)] for x in ("train", "solve", "test", "total")]
+        beside = [plan(s, measured, device, n, list(EXTRAS)) for s in SHAPES]
+        whole.append([f"total with --also {','.join(EXTRAS)}, {gpus}", *(duration(p["total"]) for p in beside)])
         if n == 1:
             whole.append(["cores that decode, per GPU", *(f"{p['cores']:.1f}" for p in plans)])
     layouts = [s.layout() for s in SHAPES]

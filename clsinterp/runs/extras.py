@@ -2,23 +2,26 @@
 
 An entry of `EXTRAS` is all that such a measurement is to a run. Its fits are units of the stage ``solve``, made from the ridge
 statistics that are there, and lie in ``probes.safetensors``; its edits ride in the test pass, and each gives a rank and an
-answer per image, named by the curve and the layer in the grammar of `clsinterp.sweeps.columns`. What it measures hangs on no
-swap, so with several swaps an image has it once, repeated. Its figure is one of `clsinterp.figures.also`.
+answer per image, named by the curve and the layer in the grammar of `clsinterp.sweeps.columns`; probes may read their tokens on
+the way, a rank each. What it measures hangs on no swap, so with several swaps an image has it once, repeated. Its figure is one
+of `clsinterp.figures.also`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from clsinterp.errors import RequestError
 from clsinterp.models.layers import not_finite
-from clsinterp.probing.ridge import RidgeStats
-from clsinterp.sweeps.answers import Answers
-from clsinterp.sweeps.columns import column
-from clsinterp.sweeps.erase import erasures, fit_eraser
-from clsinterp.sweeps.knock import knock_outs
+from clsinterp.models.tokens import TokenLayout
+from clsinterp.probing.ridge import Ridge, RidgeStats
+from clsinterp.sweeps.answers import Answers, Reading
+from clsinterp.sweeps.columns import PROBED_BESIDE, column
+from clsinterp.sweeps.erase import erasures, fit_eraser, readings
+from clsinterp.sweeps.knock import knock_outs, knock_outs_of
+from clsinterp.sweeps.plan import block_passes
 from clsinterp.sweeps.readers import Readers
 from clsinterp.sweeps.variants import MOST, Edit, variants
 from clsinterp.vision_model import VisionModel
@@ -33,18 +36,43 @@ class Extra:
 
     Attributes:
         edits: (model, layers asked for, what was fitted) -> the edits, by where their column stands.
+        rides: (tokens, blocks, layers asked for) -> edits at the same layers and in the same blocks, of which it can be counted,
+            before there is a model, through how many blocks they go.
         fit: (statistics of the CLS token at one layer, as a `RidgeStats` of one; penalties that probes choose among) ->
             tensors to keep; None: nothing is fitted.
+        reads: (layers asked for, what was fitted, probes of intact tokens at these layers) -> what reads the tokens of the
+            edited copies, by column; None: nothing does.
+        regressions: fitted by `fit` at each layer.
+        probed: the curves of `reads`.
     """
 
     edits: Callable[[VisionModel, Sequence[int], Fitted], dict[Place, Edit]]
+    rides: Callable[[TokenLayout, int, Sequence[int]], list[Edit]]
     fit: Callable[[RidgeStats, tuple[float, ...]], dict[str, Tensor]] | None = None
+    reads: Callable[[Sequence[int], Fitted, Ridge], dict[str, Reading]] | None = None
+    regressions: int = 0
+    probed: tuple[str, ...] = ()
+
+    def block_passes(self, layout: TokenLayout, n_layers: int, layers: Sequence[int]) -> int:
+        """Through how many blocks an image goes for it in the test pass of a model with these tokens and blocks."""
+        edits = self.rides(layout, n_layers, layers)
+        return block_passes(edits, n_layers, MOST)[0] if edits else 0
 
 
-# A new measurement is a new entry; its curves stand in `clsinterp.sweeps.columns.BESIDE`.
+# A new measurement is a new entry; its curves stand in `clsinterp.sweeps.columns`: `BESIDE`, and `PROBED_BESIDE` for `reads`.
 EXTRAS: dict[str, Extra] = {
-    "erasure": Extra(erasures, fit=fit_eraser),
-    "rereading": Extra(lambda model, layers, fitted: knock_outs(model, layers)),
+    "erasure": Extra(
+        erasures,
+        lambda layout, n_layers, layers: [Edit({layer: abs}) for layer in layers],
+        fit=fit_eraser,
+        reads=readings,
+        regressions=2,
+        probed=tuple(PROBED_BESIDE),
+    ),
+    "rereading": Extra(
+        lambda model, layers, fitted: knock_outs(model, layers),
+        lambda layout, n_layers, layers: list(knock_outs_of(layout, n_layers, layers).values()),
+    ),
 }
 
 
@@ -82,53 +110,79 @@ def stacked(fitted: Mapping[str, dict[str, Tensor]], names: Iterable[str], layer
 
 
 @dataclass(frozen=True)
+class Part:
+    """What one extra does to a batch: edits by where their column stands, and what reads their tokens, by column."""
+
+    edits: dict[Place, Edit]
+    readings: dict[str, Reading]
+
+
+@dataclass(frozen=True)
 class Measurement:
-    """The edits of some extras on one model.
+    """Some extras on one model.
 
     Args:
         model: the model.
         readers: what reads the output.
-        edits: by where their column stands.
+        parts: a part for each extra. They ride one after the other, so that tokens are kept of those only that are read.
     """
 
     model: VisionModel
     readers: Readers
-    edits: dict[Place, Edit] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
 
     @classmethod
     def of(
         cls, model: VisionModel, readers: Readers, names: Iterable[str], layers: Sequence[int], tensors: Fitted
     ) -> "Measurement":
-        """That of the extras called `names`; `tensors` as `stacked` gave them."""
-        edits: dict[Place, Edit] = {}
+        """That of the extras called `names`; `tensors` as `stacked` gave them, the probes of `readers` of all `layers`."""
+        parts = []
         for name in names:
+            extra, probes = EXTRAS[name], readers.probes
             own = {key.removeprefix(f"{name}."): t for key, t in tensors.items() if key.startswith(f"{name}.")}
-            edits |= EXTRAS[name].edits(model, layers, own)
-        return cls(model, readers, edits)
+            read = extra.reads(layers, own, probes) if extra.reads and probes is not None else {}
+            if edits := extra.edits(model, layers, own):
+                parts.append(Part(edits, read))
+        return cls(model, readers, tuple(parts))
 
-    def __call__(self, pixels: Tensor, targets: Tensor, at_once: int) -> dict[str, Tensor]:
+    def __call__(self, pixels: Tensor, targets: Tensor, labels: Tensor, at_once: int) -> dict[str, Tensor]:
         """The columns of a batch, (batch,) each.
 
         Args:
             pixels: of the images.
             targets: their classes in the classifier's space.
+            labels: their classes in the probes' space.
             at_once: images that ride together, each with at most `MOST` edited copies.
 
         Raises:
             RunError: NaN or infinity in a copy's output.
         """
-        if not self.edits:
-            return {}
-        parts: dict[str, list[Tensor]] = {}
-        for x, y in zip(pixels.split(at_once), targets.split(at_once), strict=True):
-            read = variants(
-                self.model, x, list(self.edits.values()), reader=Answers(self.readers, y.clone()), at_once=MOST
-            ).read
-            for k, (curve, layer) in enumerate(self.edits, start=1):
-                if not bool(read[k].pop("finite").all()):
-                    raise not_finite(None)
-                for key, values in read[k].items():
-                    kind, _, alone = key.partition("_")
-                    name = column(f"{curve}_{alone}" if alone else curve, layer, kind=kind)
-                    parts.setdefault(name, []).append(values)
-        return {name: torch.cat(values) for name, values in parts.items()}
+        found: dict[str, list[Tensor]] = {}
+        for part in self.parts:
+            for images in zip(pixels.split(at_once), targets.split(at_once), labels.split(at_once), strict=True):
+                for name, values in self._columns(part, *images).items():
+                    found.setdefault(name, []).append(values)
+        return {name: torch.cat(values) for name, values in found.items()}
+
+    def _columns(self, part: Part, pixels: Tensor, targets: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Those of one extra for images that ride together."""
+        ridden = variants(
+            self.model,
+            pixels,
+            list(part.edits.values()),
+            watched={reading.probed for reading in part.readings.values()},
+            reader=Answers(self.readers, targets.clone()),
+            at_once=MOST,
+        )
+        copies = {place: k for k, place in enumerate(part.edits, start=1)}
+        out = {}
+        for (curve, layer), k in copies.items():
+            read = ridden.read[k]
+            if not bool(read.pop("finite").all()):
+                raise not_finite(None)
+            for key, values in read.items():
+                kind, _, alone = key.partition("_")
+                out[column(f"{curve}_{alone}" if alone else curve, layer, kind=kind)] = values
+        for name, reading in part.readings.items():
+            out[name] = reading.ranks(ridden.tokens[reading.probed][copies[reading.edit]], labels)
+        return out

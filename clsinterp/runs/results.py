@@ -34,7 +34,8 @@ CURVES = pa.schema(
 COST = {"shuffle": "cost", "shuffle_cls_only": "cost_cls_only"}
 AGREEMENT = {"shuffle": "agreement", "shuffle_cls_only": "agreement_cls_only"}
 REPLACED = ("shuffle", "shuffle_cls_only", "donor", "restoration")
-METRICS = {"lens": ("accuracy", "top5", "identifiability"), "restoration": ("accuracy",), "donor": ("accuracy",)}
+METRICS = {"lens": ("accuracy", "top5", "identifiability"), "restoration": ("accuracy",), "donor": ("accuracy",),
+           "intact_probe_after_erasure": ("accuracy",)}  # fmt: skip
 
 
 def curves_table(images: pa.Table, facts: Facts) -> pa.Table:
@@ -49,7 +50,8 @@ def curves_table(images: pa.Table, facts: Facts) -> pa.Table:
         and everything of which an image has several swaps, averaged within the image first). ``cost`` is intact minus swapped
         accuracy on the same images, ``agreement`` the share of images whose answer is the intact one; of curves measured beside
         the note (`BESIDE`) both are metrics of the curve itself. ``layer`` is null for
-        the intact curves; ``probed_layer`` is set for restoration only; ``mode`` is null where nothing was replaced.
+        the intact curves; ``probed_layer`` is set for restoration and ``intact_probe_after_erasure`` only; ``mode`` is null where
+        nothing was replaced.
     """
     table = ByImage(images)
     rows: list[tuple[str, tuple[int | None, ...], str, float, float, float, bool]] = []

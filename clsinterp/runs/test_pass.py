@@ -29,7 +29,7 @@ class RankRows:
         workload = self.workload
         start = b * workload.request.batch_size
         here = slice(start, start + len(pixels))
-        beside = self.also(pixels, self.targets[here], self.at_once)  # alike under every swap
+        beside = self.also(pixels, self.targets[here], self.labels[here], self.at_once)  # alike under every swap
         for swap in range(workload.request.swaps):
             replace = workload.replacement(b, swap)
             found = fork(

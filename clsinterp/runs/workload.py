@@ -20,6 +20,7 @@ from clsinterp.models.layers import check_layers
 from clsinterp.models.wheels import short_note
 from clsinterp.probing.ridge import FOLDS
 from clsinterp.runs import extras
+from clsinterp.runs.cost import swap_passes
 from clsinterp.runs.job import Counts, Identity, Job, Manifest
 from clsinterp.runs.loading import Loaded, load
 from clsinterp.runs.request import Request, Resources
@@ -75,7 +76,24 @@ class Workload(Loaded):
         if loaded.match.how not in ("name", "map", "text"):
             logger.warning("%s.", loaded.match.note)
         layers, drawn = _layers(request, loaded.model), _draw(request, loaded.test)
-        return cls(**vars(loaded), request=request, layers=layers, donors=drawn)
+        workload = cls(**vars(loaded), request=request, layers=layers, donors=drawn)
+        for what, passes in workload.block_passes.items():
+            logger.info("block-passes of an image, %s: %d", what, passes)
+        return workload
+
+    @property
+    def block_passes(self) -> dict[str, int]:
+        """Through how many blocks an image goes: of the train split; of the test split under the swaps, and for each of `also`.
+
+        Where memory is too short for a batch with its copies, the swaps take a pass of the intact batch more.
+        """
+        n_layers, layers = self.model.n_layers, self.layers
+        swaps = self.request.swaps * swap_passes(n_layers, layers)
+        beside = {name: extras.EXTRAS[name] for name in self.request.also}
+        return {"train": n_layers, "test": swaps} | {
+            f"test, --also {name}": extra.block_passes(self.model.layout, n_layers, layers)
+            for name, extra in beside.items()
+        }
 
     @property
     def wants_head(self) -> bool:

@@ -1,4 +1,4 @@
-"""What the classifier makes of the rows of a trace: ranks of the true class, and answers."""
+"""What readers make of the rows of a trace: ranks of the true class and answers of the classifier, ranks of a probe."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from torch import Tensor
 
 from clsinterp.probing.head import Head
 from clsinterp.probing.metrics import ranks
+from clsinterp.probing.ridge import Ridge
 from clsinterp.sweeps.readers import Readers
 
 if TYPE_CHECKING:
-    from jaxtyping import Int
+    from jaxtyping import Float, Int
 
     from clsinterp.models.traced import Traced
 
@@ -52,3 +53,25 @@ class Answers:
     def _read(self, logits: Tensor, which: str) -> dict[str, Tensor]:
         targets = self.targets.to(logits.device).repeat(len(logits) // len(self.targets))
         return {f"rank{which}": ranks(logits, targets).int(), f"answer{which}": logits.argmax(-1).int()}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A probe that reads the CLS token of one copy, when the trace is over.
+
+    Attributes:
+        edit: curve and layer by which the copy's edit is known.
+        probed: the layer at which the token is read.
+        probes: among which the probe is.
+        which: its number.
+    """
+
+    edit: tuple[str, int]
+    probed: int
+    probes: Ridge
+    which: int
+
+    def ranks(self, tokens: Float[Tensor, "batch d"], labels: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+        """Of each image's label, a class in the probe's space."""
+        scores = self.probes.scores(tokens, self.which)
+        return ranks(scores, labels.to(scores.device)).int()

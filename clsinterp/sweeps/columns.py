@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from itertools import combinations_with_replacement
+from itertools import combinations, combinations_with_replacement
 from typing import NamedTuple
 
 # What a run measures only if it is asked to (``--also``): one layer each, and each also as ``.._cls_only``.
@@ -23,6 +23,9 @@ _BESIDE = (
     "knock_at_registers",
 )
 BESIDE = tuple(f"{curve}{which}" for curve in _BESIDE for which in ("", "_cls_only"))
+# What probes read of tokens that were edited so: at the layer itself, or where they were edited and at a later layer.
+PROBED_BESIDE = {"probe_after_erasure": 1, "intact_probe_after_erasure": 2}
+LATER = ("intact_probe_after_erasure",)  # curves of two layers that are never the same
 # kind -> curve -> how many layers name one of its columns. A new kind or curve is a new entry here.
 GRAMMAR: dict[str, dict[str, int]] = {
     "rank": {
@@ -36,6 +39,7 @@ GRAMMAR: dict[str, dict[str, int]] = {
         "intact_cls_only": 0,
         "shuffle_cls_only": 1,
         **dict.fromkeys(BESIDE, 1),
+        **PROBED_BESIDE,
     },
     "answer": {"intact": 0, "shuffle": 1, "intact_cls_only": 0, "shuffle_cls_only": 1, **dict.fromkeys(BESIDE, 1)},
 }
@@ -88,9 +92,10 @@ def columns(layers: Sequence[int], curves: Iterable[str], kind: str = "rank") ->
         >>> columns([0, 11], ["intact", "restoration"])
         ['rank_intact', 'rank_restoration_00_00', 'rank_restoration_00_11', 'rank_restoration_11_11']
     """
-    places = GRAMMAR[kind]
     return [
         column(curve, *at, kind=kind)
         for curve in curves
-        for at in combinations_with_replacement(sorted(layers), places[curve])
+        for at in (combinations if curve in LATER else combinations_with_replacement)(
+            sorted(layers), GRAMMAR[kind][curve]
+        )
     ]

@@ -93,11 +93,11 @@ PlainStop = tuple[tuple[PlainBranch, ...], tuple[PlainBranch, ...], bool]  # edi
 
 
 def plain_plan(edits: Mapping[int, Edit], n_layers: int) -> dict[int, PlainStop]:
-    """`plan` in tuples, cuts as what they hide: what travels to a server as source must not hold dataclasses."""
+    """`plan` in tuples, cuts too: what travels to a server as source must not hold dataclasses."""
     return {
         layer: (
             tuple((b.source, b.members, b.step) for b in stop.edited),
-            tuple((b.source, b.members, b.step and b.step.hidden) for b in stop.riding),
+            tuple((b.source, b.members, b.step and b.step.plain) for b in stop.riding),
             stop.touched,
         )
         for layer, stop in plan(edits, n_layers).items()

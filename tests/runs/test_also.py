@@ -78,6 +78,23 @@ def test_it_is_part_of_what_a_run_is(built):
     assert not (built / "x").exists()
 
 
+def test_the_label_comes_back_where_a_block_writes_it(tmp_path):
+    """Classes of unequal size, as what a token without its label says is the most frequent class: right for a third."""
+    wrote, used = 1, 2
+    model = planted(wrote, used, n_layers=L, n_classes=3)
+    model.save(tmp_path / "model")
+    model.write_images(tmp_path / "data", (10, 20, 30), 12)
+    asked = Request(str(tmp_path / "model"), str(tmp_path / "data"), batch_size=32, also=("erasure",))
+    curves = read_run(run(asked, tmp_path / "run", resources=Resources("cpu", workers=0))).curves.to_pylist()
+    points = {(r["curve"], r["layer"], r["probed_layer"]): r["value"] for r in curves if r["metric"] == "accuracy"}
+    for layer in range(L):
+        assert points["erased", layer, None] == pytest.approx(1 / 3 if layer >= used else 1)
+        assert points["probe_after_erasure", layer, None] == pytest.approx(1 / 3)
+        for probed in range(layer + 1, L):
+            back = layer < used <= probed or layer < wrote <= probed
+            assert points["intact_probe_after_erasure", layer, probed] == pytest.approx(1 if back else 1 / 3)
+
+
 def test_an_extra_may_be_fitted_from_the_statistics_that_are_there(built, monkeypatch):
     """A unit of the stage solve for each layer; its tensors reach the edits stacked, in the order of the layers."""
     seen = {}

@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import tiny
 import torch
@@ -14,10 +15,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from clsinterp.probing.head import Head
 from clsinterp.runs import cost
+from clsinterp.runs.request import Request, Resources
+from clsinterp.runs.run import run
 from clsinterp.runs.units import ancestors, halves
-from clsinterp.sweeps.columns import parse
+from clsinterp.runs.workload import Workload
+from clsinterp.sweeps.batching import images_at_once
+from clsinterp.sweeps.columns import BESIDE, PROBED_BESIDE, parse
 from clsinterp.sweeps.fork import fork
 from clsinterp.sweeps.readers import Readers
+from clsinterp.sweeps.variants import MOST
 
 ROOT = Path(__file__).parents[2]
 TINY = cost.Shape("tiny", tiny.LAYERS, tiny.WIDTH, 1 + (tiny.SIZE // tiny.PATCH) ** 2, 2 * tiny.WIDTH)
@@ -59,6 +65,54 @@ def test_the_fork_makes_as_many_block_passes_as_counted(model, micro, memory):
     assert sum(rows) == n * TINY.test_passes(memory, batch=n)
 
 
+@pytest.mark.parametrize(("family", "prefix", "layers"), [
+    ("deit", (("cls", 1), ("distill", 1)), (-1, 0, 3)),
+    ("dinov2-registers", (("cls", 1), ("registers", 2)), None),
+])  # fmt: skip
+def test_a_run_goes_through_as_many_blocks_as_it_says(
+    checkpoint, folder, tmp_path, monkeypatch, caplog, family, prefix, layers
+):
+    request = Request(str(checkpoint(family)), str(folder), batch_size=16, layers=layers, swaps=2, limit=24,
+                      also=("erasure", "rereading"))  # fmt: skip
+    resources = Resources("cpu", workers=0)
+    with caplog.at_level("INFO", "clsinterp"):  # what --verbose shows
+        workload, rows = Workload.of(request, resources), []
+    m = workload.model
+    for block in m._module.get_submodule(m.family.blocks):
+        getattr(block, m.family.ln1).register_forward_hook(lambda _m, _a, out: rows.append(len(out)))
+    monkeypatch.setattr("clsinterp.sweeps.batching.TOKENS", 10**9)  # whole batches, whose hooks see every row
+    monkeypatch.setattr(Workload, "of", lambda *_: workload)
+    out = run(request, tmp_path / "r", resources=resources)
+    passes = workload.block_passes
+    assert [r.getMessage() for r in caplog.records if "block-passes" in r.msg] == [
+        f"block-passes of an image, {what}: {n}" for what, n in passes.items()
+    ]
+    images = {name: len(workload.train if name == "train" else workload.test) for name in passes}
+    assert sum(rows) == sum(images[name] * passes[name] for name in passes)
+    assert list(passes) == ["train", "test", "test, --also erasure", "test, --also rereading"]
+    if layers is None:
+        shape = replace(TINY, n_readouts=2, prefix=prefix)
+        assert passes["test"] == 2 * shape.fork_passes
+        assert passes["test, --also erasure"] == shape.also_passes(["erasure"]) == shape.fork_passes
+        assert passes["test, --also rereading"] == shape.also_passes(["rereading"])
+        read = [parse(name) for name in pq.read_schema(out / "images.parquet").names]
+        beside = [c for c in read if c is not None and c.kind == "rank" and c.curve in (*BESIDE, *PROBED_BESIDE)]
+        assert len(beside) == shape.also_columns(["erasure", "rereading"])
+
+
+def test_edited_copies_need_memory_too(model):
+    """As many images ride at once as a budget says that holds so many, no more and no fewer."""
+    m = model("vit")
+    for also, copies in (((), tiny.LAYERS), (("rereading",), MOST)):
+        budget = 5.5 * TINY.fork_bytes(also) / 1e9
+        assert images_at_once(m, tiny.SIZE, tiny.SIZE, copies, budget) == 5
+    long = replace(TINY, n_layers=MOST + 4)
+    assert long.fork_bytes(("rereading",)) == long.fork_bytes()
+    assert TINY.test_passes(5 * TINY.fork_bytes(), 5) == TINY.fork_passes
+    more = TINY.test_passes(5 * TINY.fork_bytes(), 5, also=("erasure",))
+    assert more == 2 * TINY.fork_passes + tiny.LAYERS  # the swaps ride in fewer images at a time
+
+
 @pytest.mark.parametrize("family", ["vit", "dinov2"])
 def test_bytes_are_those_of_the_files(checkpoint, folder, tmp_path, family):
     out = tmp_path / "r"
@@ -68,8 +122,6 @@ def test_bytes_are_those_of_the_files(checkpoint, folder, tmp_path, family):
     shape = replace(TINY, n_readouts=2 if family == "dinov2" else 1)
     assert 0 < size - shape.statistics_bytes(tiny.CLASSES) < 1000  # the header
     assert invoke(*arguments, "--resume")[0] == 0
-    import pyarrow.parquet as pq
-
     read = [parse(name) for name in pq.read_schema(out / "images.parquet").names]
     assert sum(c is not None and c.kind == "rank" for c in read) == shape.rank_columns
 
@@ -85,6 +137,13 @@ def test_the_plan_by_hand(shape):
     assert one["test"] == pytest.approx(50_000 * (shape.n_layers + 1) / 2 * forward)
     assert one["solve"] == pytest.approx(shape.n_layers * 4 * (shape.d_model / 768) ** 3)
     assert one["total"] == pytest.approx(one["train"] + one["solve"] + one["test"])
+    beside = cost.plan(shape, m, cost.Device("gpu", 2e12, 1e15), 1, ["erasure"])
+    assert beside["solve"] == pytest.approx(3 * one["solve"])  # the probe's, for its penalty once more, and a fresh one
+    again = {12: 78, 24: 24 + 300, 40: 2 * 40 + 820}[
+        shape.n_layers
+    ]  # in groups of 16 copies, each with the intact rows
+    assert beside["test"] == pytest.approx(one["test"] * (1 + again / shape.fork_passes))
+    assert beside["train"] == one["train"]
     many = cost.plan(shape, m, cost.Device("gpu", 2e12, 1e15), 64)
     assert one["total"] / 64 < many["total"] < one["total"] / 30
 

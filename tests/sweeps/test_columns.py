@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from clsinterp.probing.head import Head
 from clsinterp.probing.ridge import RidgeStats, solve
-from clsinterp.sweeps.columns import BESIDE, GRAMMAR, Column, column, columns, parse
+from clsinterp.sweeps.columns import BESIDE, GRAMMAR, PROBED_BESIDE, Column, column, columns, parse
 from clsinterp.sweeps.fork import fork
 from clsinterp.sweeps.readers import Readers
 
@@ -58,6 +58,7 @@ def test_a_fork_gives_the_columns_that_are_counted(model, family):
     found = fork(m, x, y, torch.arange(n).flip(0), readers, layers=layers)
     lacks = {"vit": ("lens_distill", "intact_cls_only", "shuffle_cls_only"), "deit": (), "dinov2": ("lens_distill",)}
     kinds = [
-        columns(layers, [c for c in GRAMMAR[k] if c not in (*lacks[family], *BESIDE)], k) for k in ("rank", "answer")
+        columns(layers, [c for c in GRAMMAR[k] if c not in (*lacks[family], *BESIDE, *PROBED_BESIDE)], k)
+        for k in ("rank", "answer")
     ]
     assert sorted(found) == sorted([*kinds[0], *kinds[1]])

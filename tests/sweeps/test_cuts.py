@@ -7,11 +7,12 @@ import tiny
 import torch
 
 from clsinterp.errors import RequestError
+from clsinterp.interventions import mean, swap
 from clsinterp.models.planted import planted
 from clsinterp.probing.head import Head
 from clsinterp.sweeps.answers import Answers
 from clsinterp.sweeps.cuts import Cut, cut_block, is_not_read, reads_nothing
-from clsinterp.sweeps.knock import knock_outs
+from clsinterp.sweeps.knock import keeps_sinks, knock_outs
 from clsinterp.sweeps.plan import INTACT, Edit, block_passes
 from clsinterp.sweeps.readers import Readers
 from clsinterp.sweeps.variants import on, variants
@@ -115,7 +116,7 @@ def test_a_token_that_reads_itself_only_gets_its_own_value(model, family):
     with torch.no_grad(), m.trace(x):
         values = m.blocks[1].attn.v_proj.output.save()
     with torch.no_grad(), m.trace(x):
-        cut_block(m, 1, [(slice(0, N), alone.hidden)])
+        cut_block(m, 1, [(slice(0, N), alone.plain)])
         z = m.blocks[1].attn.get(m.family.attn_out).input.save()
     for token in {"deit": (0, 1)}.get(family, (0,)):
         assert torch.equal(z[:, token], values[:, token])
@@ -177,6 +178,69 @@ def test_passes_of_twelve_blocks(model):
     assert block_passes([*until, *since], 12, 99) == (12 + 12 + 66 + 66, 25 * 12)
 
 
+@contextmanager
+def reading_others(module, blocks, hidden, other):
+    """In block i, query by query, the keys and values of the pairs (query, key) of ``hidden[i]`` are those `other` makes."""
+    now, fused = [None], torch.nn.functional.scaled_dot_product_attention
+
+    def own_fused(q, k, v, attn_mask=None, scale=None, **_):
+        out = []
+        for query in range(q.shape[2]):
+            keys, values = k.clone(), v.clone()
+            for key in [key for asking, key in hidden.get(now[0], ()) if asking == query]:
+                keys[:, :, key], values[:, :, key] = other(k[:, :, key]), other(v[:, :, key])
+            score = (q[:, :, query, None] * keys).sum(-1) * (q.shape[-1] ** -0.5 if scale is None else scale)
+            score = (
+                score if attn_mask is None else score + attn_mask.expand(*score.shape[:2], q.shape[2], -1)[:, :, query]
+            )
+            out.append((score.softmax(-1)[..., None] * values).sum(2))
+        return torch.stack(out, dim=2)
+
+    handles = [b.register_forward_pre_hook(lambda _m, _a, i=i: now.__setitem__(0, i)) for i, b in enumerate(blocks)]
+    torch.nn.functional.scaled_dot_product_attention = own_fused
+    try:
+        yield
+    finally:
+        torch.nn.functional.scaled_dot_product_attention = fused
+        for handle in handles:
+            handle.remove()
+
+
+@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+@pytest.mark.parametrize("family", tiny.WITH_CLS)
+def test_other_keys_and_values_equal_those_put_in_query_by_query(with_kernel, family, kernel):
+    m, twin, x = with_kernel(family, kernel), with_kernel(family, "sdpa"), tiny.pixels(N)
+    order = torch.tensor([2, 0, 1])
+    edits = keeps_sinks(m)
+    edits |= {("swap_patches_until", 1): Edit(cuts=dict.fromkeys((0, 1), is_not_read(m.layout, instead=swap(order))))}
+    found = variants(m, x, list(edits.values()))
+    tokens = list(range(m.layout.n_prefix + 9))
+    groups = {g: tokens[s] for g, s in m.layout.slices.items()}
+    blocks = twin._module.get_submodule(twin.family.blocks)
+    others = {"swap_patches_until": lambda t: t[order]}
+    moved = []
+    for k, (curve, layer) in enumerate(edits, start=1):
+        hidden = {b: pairs(groups, curve) for b in blocks_of(curve, layer)}
+        other = others.get(curve, lambda t: t.mean(0, keepdim=True).expand_as(t))
+        with reading_others(twin._module, blocks, hidden, other):
+            expected = variants(twin, x, []).readout[INTACT]
+        torch.testing.assert_close(found.readout[k], expected, rtol=1e-4, atol=1e-5)
+        moved.append(not torch.allclose(found.readout[k], found.readout[INTACT], atol=1e-4))
+    assert sum(moved) > len(moved) / 2
+
+
+def test_other_keys_and_values_that_are_the_same_change_nothing_and_one_image_is_its_own_mean(model):
+    m, x = model("vit"), tiny.pixels(N)
+    same = variants(m, x, [Edit(cuts={1: is_not_read(m.layout, instead=swap(torch.arange(N)))})]).readout
+    torch.testing.assert_close(same[1], same[INTACT], rtol=1e-5, atol=1e-6)
+    alone = variants(m, x[:1], list(keeps_sinks(m).values())).readout
+    for k in alone:
+        torch.testing.assert_close(alone[k], alone[INTACT], rtol=1e-5, atol=1e-6)
+    hides, keeps = is_not_read(m.layout), is_not_read(m.layout, instead=mean)
+    assert hides != keeps
+    assert keeps == is_not_read(m.layout, instead=mean)  # so that copies share rows
+
+
 CASES = [(a, b) for b in range(4) for a in range(b + 1)]
 
 
@@ -196,10 +260,54 @@ def test_a_model_that_reads_patches_in_one_block_is_blind_without_it_and_only_th
         assert (read[k]["rank"] == 0).tolist() == (expected == label).tolist()
 
 
+LABELS = torch.tensor([0, 1, 1, 2, 3, 2, 2, 0])  # class 2 is the most frequent
+PATCHES = {
+    "label read from CLS": ({"probe_from": 0, "used_from": 1, "used_until": 2}, None, 2),
+    "nothing read from CLS": ({"probe_from": 1, "used_from": None}, None, None),
+    "a sink": ({"probe_from": 0, "used_from": None, "sink": 2}, 2, None),
+    "a sink before the label is read": ({"probe_from": 0, "used_from": 0, "used_until": 3, "sink": 1}, None, 3),
+}
+
+
+@pytest.mark.parametrize(("case", "sink", "read"), PATCHES.values(), ids=PATCHES)
+def test_a_lost_sink_and_a_lost_label_are_told_apart(case, sink, read):
+    """`sink`: the block without which patches go wrong, `read`: the one in which they read a label that the output needs."""
+    built = planted(**case, reads="patches", n_layers=4)
+    answers = answered(built, LABELS)
+    for (curve, layer), answer in answers.items():
+        expected = LABELS
+        if curve == "knock_patches_until" and sink is not None and layer >= sink:
+            expected = (LABELS == 0).long()  # all but the label tie: the first of them is answered
+        if curve == "mean_kv_patches_until" and read is not None and layer >= read:
+            expected = torch.full_like(LABELS, 2)
+        if "patches" in curve:
+            assert answer.tolist() == expected.tolist(), (curve, layer)
+
+
+@pytest.mark.parametrize(("a", "b"), CASES)
+def test_a_cls_token_that_reads_the_mean_image_says_what_is_most_frequent(a, b):
+    for (curve, layer), answer in answered(planted(a, b, n_layers=4), LABELS).items():
+        lost = {"knock_until": torch.zeros_like(LABELS), "mean_kv_until": torch.full_like(LABELS, 2)}
+        if "until" in curve:
+            expected = lost[curve] if curve in lost and layer >= b else LABELS
+            assert answer.tolist() == expected.tolist(), (curve, layer)
+
+
+def answered(built, label):
+    """The answers under every knock-out and its control, by curve and layer."""
+    m = VisionModel(built.model, device="cpu")
+    edits = knock_outs(m) | keeps_sinks(m)
+    read = variants(m, built.pixels(label.tolist()), list(edits.values()),
+                    reader=Answers(Readers(Head.of(m.family, m.heads)), label)).read  # fmt: skip
+    assert read[INTACT]["answer"].tolist() == label.tolist()
+    return {place: read[k]["answer"] for k, place in enumerate(edits, start=1)}
+
+
 def test_what_cannot_be_cut_is_refused_by_name(model):
     siglip = model("siglip")
-    with pytest.raises(RequestError, match="siglip model has no cls token"):
-        knock_outs(siglip)
+    for made in (knock_outs, keeps_sinks):
+        with pytest.raises(RequestError, match="siglip model has no cls token"):
+            made(siglip)
     vit = model("vit")
     with pytest.raises(RequestError, match="vit model has no registers token"):
         reads_nothing(vit.layout, keep=["registers"])
