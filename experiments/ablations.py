@@ -15,10 +15,10 @@ import torch
 
 from clsinterp.errors import RequestError
 from clsinterp.interventions import SWAPS, donors, mean, noise, swap, zero
-from clsinterp.studies.ablations.figure import NAMES, ablations_figure
+from clsinterp.studies.ablations.figure import NAMES, ablations_figure, mean_loss
 from clsinterp.studies.command import Findings, study
 from clsinterp.studies.setup import Batch, Setup
-from clsinterp.studies.tidy import Rows, pick, wide
+from clsinterp.studies.tidy import Rows, one, wide
 from clsinterp.sweeps.variants import Edit, on
 
 
@@ -50,14 +50,12 @@ def main(setup: Setup, args) -> Findings:
         rows.share(torch.cat(found), group=group, curve=name, layer=layer)
     table = rows.table()
 
-    (intact,) = [r["value"] for r in pick(table, curve="intact")]
-    names = list(dict.fromkeys(name for _, name, layer in hits if layer is not None))
-    cls = pick(table, group=groups[0])
-    lost = {name: intact - sum(r["value"] for r in cls if r["curve"] == name) / len(setup.layers) for name in names}
+    intact = one(table, curve="intact")["value"]
+    lost = mean_loss(table, groups[0])
     note = f"intact {intact:.3f}; mean loss of accuracy over layers: " + ", ".join(
         f"{k} {v:.3f}" for k, v in lost.items()
     )
-    summary = wide(table.filter([g == groups[0] for g in table["group"].to_pylist()]), "layer", "curve", names)
+    summary = wide(table.filter([g == groups[0] for g in table["group"].to_pylist()]), "layer", "curve", list(lost))
     return Findings(summary, [ablations_figure(table, setup)], {"ablations": table}, (note,))
 
 

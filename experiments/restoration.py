@@ -1,15 +1,16 @@
 """Does the network write the label into the CLS token again after a swap?
 
 The note of 2026-02-13 (lrast.github.io/science/2026/02/13/lab_notes.html) permuted the CLS tokens of one layer and probed
-every layer after it (ViT-B on tiny-imagenet). Its probes were fitted after the shuffle: the hook that shuffles is in place
-while tokens are collected for training and for testing ("the decoders are trained on post-randomization data"). There the
-probe right after the shuffle falls to chance, early and late layers recover within a block or two, middle layers more slowly.
+every layer after it (ViT-B on tiny-imagenet). Its probes were fitted after the swap (which it calls a shuffle): the hook that
+swaps is in place while tokens are collected for training and for testing ("the decoders are trained on post-randomization
+data"). There the probe right after the swap falls to chance, early and late layers recover within a block or two, middle layers
+more slowly.
 
-Method. Probes at layer j after CLS tokens were permuted at layer l <= j: fitted again on train tokens shuffled in the same way
+Method. Probes at layer j after CLS tokens were permuted at layer l <= j: fitted again on train tokens swapped in the same way
 (the note's, `refitted probe`), and fitted on intact tokens (ours, `same probe`): a label that comes back in another format is
 found by the first kind only. The floor is the share of images whose donor has their own label: they lose nothing in the
-shuffle. A label is back from the block on from which a probe is right more often than that, on the same images, beyond a 95%
-interval of the difference. Then more than one shuffle, which is ours: the output after a shuffle at layer l alone, at the
+swap. A label is back from the block on from which a probe is right more often than that, on the same images, beyond a 95%
+interval of the difference. Then more than one swap, which is ours: the output after a swap at layer l alone, at the
 three layers up to l, and at every layer up to l, each with permutations of its own.
 
     python experiments/restoration.py zoo/vit --data zoo --out runs/restoration
@@ -50,14 +51,14 @@ def collisions(setup: Setup) -> dict[int, torch.Tensor]:
 
 
 def tokens(setup: Setup, batch: Batch, part: int) -> torch.Tensor:
-    """CLS tokens (pair, batch, d_model) at layer j after a shuffle at l, for (intact, j), then (l, j) with l <= j."""
+    """CLS tokens (pair, batch, d_model) at layer j after a swap at l, for (intact, j), then (l, j) with l <= j."""
     edits = [shuffled(setup, batch, range(j, j + 1), part) for j in setup.layers]
     seen = variants(setup.model, batch.pixels, edits, watched=setup.layers).tokens
     return torch.stack([seen[j][k] for k, j in places(setup)]).cpu()
 
 
 def places(setup: Setup) -> list[tuple[int, int]]:
-    """(copy, probed layer); copy 0 is intact, copy l + 1 was shuffled at layer l."""
+    """(copy, probed layer); copy 0 is intact, copy l + 1 was swapped at layer l."""
     return [(k, j) for k in range(len(setup.layers) + 1) for j in setup.layers if k == INTACT or k - 1 <= j]
 
 
@@ -99,7 +100,7 @@ def main(setup: Setup, args) -> Findings:
     for kind, cells in shown.items():
         back = [back_after(cells, layer, floor[layer]) for layer in layers]
         summary = summary.append_column(f"{kind} back after", pa.array(back, pa.int64()))
-    note = (f"output intact {intact:.3f}; back after: blocks since the shuffle from which on the probe is right more often than "
+    note = (f"output intact {intact:.3f}; back after: blocks since the swap from which on the probe is right more often than "
             f"donors have the same label (no verdict below {FEWEST} test images: {len(setup.test)})")  # fmt: skip
     figure = restoration_figure(table, setup)
     return Findings(summary, [figure], {"restoration": table}, (note,))

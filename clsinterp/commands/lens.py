@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from clsinterp.commands.figure import STYLE, WIDTH
 from clsinterp.console import (
     ALLOW_PICKLE,
     CLASSES,
@@ -49,6 +50,8 @@ def lens(
         int | None,
         typer.Option(help="Block after which it is put in, with --swap-with; -1 is before block 0.", show_default="0"),
     ] = None,
+    style: STYLE = "page",
+    width: WIDTH = None,
     classifier: CLASSIFIER = None,
     classes: CLASSES = None,
     template: TEMPLATES = None,
@@ -63,7 +66,7 @@ def lens(
 
     Examples:
         clsinterp lens zoo/vit shoe.png
-        clsinterp lens zoo/vit shoe.png --class sandal --grid --out shoe.pdf
+        clsinterp lens zoo/vit shoe.png --class sandal --grid --style paper --out shoe.pdf
         clsinterp lens zoo/vit shoe.png --swap-with bag.png --at 4 --layer 5 --out swap.png
     """
     quiet_libraries()
@@ -106,7 +109,7 @@ def lens(
         else:
             figure = lens_figure(views, quantity, class_index=class_name, head=head, layer=layer, slider=not static)
         figures.append(figure.update_layout(title_text=f"{_escaped(path.name)}: {figure.layout.title.text}"))
-    save_figure(figures, out)
+    save_figure(figures, out, style, width)
     out_console.print(f"figure: {out}", soft_wrap=True, highlight=False)
 
 

@@ -5,7 +5,8 @@ from typing import Any
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from clsinterp.figures.style import BLUE, GREY, finish
+from clsinterp.figures.layout import finish
+from clsinterp.figures.style import BLUE, GREY
 
 
 def compare_figure(table: pa.Table) -> go.Figure:
@@ -41,7 +42,7 @@ def compare_figure(table: pa.Table) -> go.Figure:
     note = f"{len(rows)} of {len(table)} runs; bars: 95% intervals over images"
     if not same:
         note += "; grey: other test images than the first run's, not comparable"
-    return finish(fig, f"Gap between availability and use: {widest}<br><sup>{note}</sup>", 260 + 44 * len(rows))
+    return finish(fig, f"Gap between availability and use: {widest}", 40 + 44 * len(rows), note=note)
 
 
 def _name(row: dict[str, Any]) -> str:

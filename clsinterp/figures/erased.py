@@ -6,8 +6,8 @@ import plotly.graph_objects as go
 import pyarrow as pa
 
 from clsinterp.figures.facts import Facts
-from clsinterp.figures.pieces import Row, curve, layer_axes, level, panel_grid, share_axis
-from clsinterp.figures.style import finish
+from clsinterp.figures.layout import finish
+from clsinterp.figures.pieces import Row, curve, layer_axes, level, panel_grid, share_axis, titled
 
 CURVES = {"erased": "the label erased", "shuffle": "the run's replacement"}
 METRICS = {"accuracy": "accuracy of the output", "agreement": "same answer as intact"}
@@ -29,7 +29,9 @@ def erased_figure(curves: pa.Table, facts: Facts) -> go.Figure:
         found = [r for r in table if (r["curve"], r["metric"]) == (name, metric)]
         return sorted(found, key=lambda r: (r["layer"] or 0, r["probed_layer"] or 0))
 
-    fig = panel_grid([*METRICS.values(), READ], shared_yaxes=True, horizontal_spacing=0.04)
+    titles = [titled(text, rows("erased", metric)) for metric, text in METRICS.items()]
+    read = titled(READ, rows("probe_after_erasure", "accuracy"))
+    fig = panel_grid([*titles, read], shared_yaxes=True, horizontal_spacing=0.04)
     for col, metric in enumerate(METRICS, start=1):
         for n, (name, label) in enumerate(CURVES.items()):
             for alone, dash in (("", "solid"), ("_cls_only", "dot")):
@@ -54,4 +56,10 @@ def erased_figure(curves: pa.Table, facts: Facts) -> go.Figure:
         share_axis(fig, "share of test images" if col == 1 else "", row=1, col=col)
     (intact,) = rows("intact", "accuracy")
     level(fig, intact["value"], layers, "intact", dash="dash", row=1, col=1)
-    return finish(fig, f"The label erased from the CLS token, linearly: {facts.model}", 560)
+    middle = layers[len(layers) // 2]
+    erased, other = (
+        next(r["value"] for r in rows(name, "accuracy") if r["layer"] == middle) for name in ("erased", "shuffle")
+    )
+    title = (f"{facts.model}: with the label erased from the CLS token at layer {middle} the output is right in {erased:.2f}, "
+             f"with {CURVES['shuffle']} in {other:.2f}, intact in {intact['value']:.2f}")  # fmt: skip
+    return finish(fig, title, shared="all")

@@ -6,6 +6,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from clsinterp.errors import RequestError
+from clsinterp.figures.layout import PAGE, SCALE, in_column
 from clsinterp.files import write
 
 
@@ -25,24 +26,47 @@ def to_html(figures: Sequence[go.Figure]) -> str:
     return f"{head}<body>{''.join(parts)}</body></html>"
 
 
-def save_figure(figures: Sequence[go.Figure], out: Path) -> None:
+def save_figure(
+    figures: Sequence[go.Figure], out: Path, style: str = "page", inches: float | None = None
+) -> str | None:
     """Write HTML (all figures on one page), or PNG / SVG / PDF (the first one; needs the ``png`` extra).
 
+    Args:
+        figures: at least one.
+        out: the file.
+        style: ``page``; or ``paper``, which is as wide as a column, in small print and without a title.
+        inches: of the column; default 3.3 where a figure has one panel across, 6.9 where it has several.
+
+    Returns:
+        The first figure's title under ``paper``, for the caption.
+
     Raises:
-        RequestError: an unknown ending, or no kaleido or browser for a static image.
+        RequestError: an unknown ending or style, no width of a column, or no kaleido or browser for a static image.
         RunError: the file cannot be written.
     """
+    if style not in ("page", "paper"):
+        raise RequestError(f"style {style!r} was given; page or paper is expected.")
+    if inches is not None and (style == "page" or not 2 <= inches <= 20):
+        raise RequestError(f"a width of {inches:g} inches was given; 2 to 20 are expected, and the style paper.")
+    caption, scale = None, 1.0
+    if style == "paper":
+        placed = [in_column(fig, inches) for fig in figures]
+        figures, caption, scale = [fig for fig, _ in placed], placed[0][1], SCALE
     if out.suffix == ".html":
         page = to_html(figures)
         write(out, lambda p: p.write_text(page, encoding="utf-8"))
-        return
+        return caption
     if out.suffix not in (".png", ".svg", ".pdf"):
         raise RequestError(f"{out.name}: a figure ends in .html, .png, .svg or .pdf.")
     try:
-        picture = figures[0].to_image(out.suffix[1:], width=1280, scale=2 if out.suffix == ".png" else 1)
+        # A paper's bitmap has 300 dots to the inch; of vectors, only the size changes.
+        finer = (300 / 96 if style == "paper" else 2) if out.suffix == ".png" else 1
+        width = PAGE if style == "page" else figures[0].layout.width
+        picture = figures[0].to_image(out.suffix[1:], width=width, scale=scale * finer)
     except (ValueError, ImportError, RuntimeError) as error:
         first = (str(error).strip().splitlines() or [""])[0]
         raise RequestError(
             f"cannot draw {out.name}: {first} Static images need `pip install clsinterp[png]` and a Chrome or Chromium."
         ) from error
     write(out, lambda p: p.write_bytes(picture))
+    return caption

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 import pyarrow as pa
 
+from clsinterp.figures.colour import as_text
 from clsinterp.figures.facts import Facts
+from clsinterp.figures.layout import finish
 from clsinterp.figures.pieces import curve, layer_axes, level, share_axis
-from clsinterp.figures.style import BLUE, GREEN, GREY, ORANGE, finish
+from clsinterp.figures.style import BLUE, GREEN, GREY, ORANGE
 
 # curve -> (name at the line's end, colour, symbol), from the one that is drawn last.
 LINES = {
@@ -58,8 +60,8 @@ def headline_figure(
     share_axis(fig, "accuracy")
     n = rows["intact"][0]["n"]
     note = f"{facts.model}, n = {n} test images, {facts.n_labels} classes; bands: 95% intervals over images"
-    finish(fig, f"{title or finding(facts, onsets)}<br><sup>{note}</sup>", 620)
-    fig.update_layout(showlegend=False, margin={"r": 210, "b": 70}, title_font_size=21)
+    fig.update_layout(showlegend=False)
+    finish(fig, title or finding(facts, onsets), 440, note=note, right=210)
     fig.update_xaxes(range=[ends[0] - 0.1, ends[1] + 0.02])
     return fig
 
@@ -95,5 +97,5 @@ def _named_at_the_ends(fig: go.Figure, names: Sequence[tuple[str, str, float]], 
     for (name, colour, value), place in zip(ordered, places, strict=True):
         fig.add_annotation(
             x=x, y=place, text=f"{name} <b>{value:.2f}</b>", showarrow=False, xanchor="left", xshift=8, align="left",
-            font={"size": 14, "color": colour},
+            font={"size": 14, "color": as_text(colour)},
         )  # fmt: skip

@@ -8,7 +8,8 @@ import plotly.graph_objects as go
 import pyarrow as pa
 from plotly.subplots import make_subplots
 
-from clsinterp.figures.style import finish
+from clsinterp.figures.layout import finish
+from clsinterp.figures.style import DIVERGING, SEQUENTIAL
 
 
 def patching_figure(
@@ -31,13 +32,13 @@ def patching_figure(
     fig = go.Figure(
         go.Heatmap(
             x=names, y=layers, z=[[cell.get((layer, p)) for p in places] for layer in layers], xgap=1, ygap=1,
-            colorscale="RdBu", zmid=0, zmin=-top, zmax=top, colorbar={"title": metric},
+            colorscale=DIVERGING, zmid=0, zmin=-top, zmax=top, colorbar={"title": metric},
             hovertemplate=f"layer %{{y}}, {axis} %{{x}}: %{{z:.3f}}<extra></extra>",
         )
     )  # fmt: skip
     fig.update_xaxes(title_text=axis, type="category", showgrid=False)
     fig.update_yaxes(title_text="layer", dtick=1, autorange="reversed", showgrid=False)
-    return finish(fig, title, 560)
+    return finish(fig, title, 400, note=f"n = {rows[0]['n']} pairs")
 
 
 def attention_figure(image: Any, maps: Any, names: Sequence[str], title: str) -> go.Figure:
@@ -55,7 +56,7 @@ def attention_figure(image: Any, maps: Any, names: Sequence[str], title: str) ->
     fig.add_trace(go.Image(z=image.convert("RGB").resize((224, 224))), row=1, col=1)
     for i, values in enumerate(maps, start=1):
         heat = go.Heatmap(
-            z=[[float(v) for v in row] for row in values][::-1], colorscale="Viridis", showscale=False,
+            z=[[float(v) for v in row] for row in values][::-1], colorscale=SEQUENTIAL, showscale=False,
             hovertemplate="%{z:.4f}<extra></extra>",
         )  # fmt: skip
         fig.add_trace(heat, row=i // columns + 1, col=i % columns + 1)
@@ -63,4 +64,4 @@ def attention_figure(image: Any, maps: Any, names: Sequence[str], title: str) ->
     fig.update_yaxes(visible=False, constrain="domain")
     for i in range(len(names) + 1):  # square patches, as in the image
         fig.update_yaxes(scaleanchor="x" if i == 0 else f"x{i + 1}", row=i // columns + 1, col=i % columns + 1)
-    return finish(fig, title, 130 + 100 + 260 * n_rows)
+    return finish(fig, title, 230)

@@ -5,7 +5,8 @@ from typing import Any
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from clsinterp.figures.pieces import curve, finish_panels, layer_axes, level, panel_grid, share_axis
+from clsinterp.figures.layout import finish
+from clsinterp.figures.pieces import curve, layer_axes, level, panel_grid, share_axis, titled
 from clsinterp.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED
 
 # curve -> (name in the legend, colour, symbol, dash); what is not in the table is not drawn.
@@ -37,7 +38,8 @@ def knock_figure(curves: pa.Table, model: str, n_layers: int, window: int) -> go
     if any(row["curve"].endswith("_cls_only") for row in rows):
         panels.append(("CLS-only output: accuracy", "accuracy", "_cls_only"))
         panels.append(("CLS-only answers that are the intact ones", "agreement", "_cls_only"))
-    fig = panel_grid([title for title, _, _ in panels], columns=2, horizontal_spacing=0.1)
+    intact = [row for row in rows if (row["curve"], row["metric"]) == ("intact", "accuracy")]
+    fig = panel_grid([titled(title, intact) for title, _, _ in panels], columns=2, horizontal_spacing=0.1)
     for i, (_, metric, which) in enumerate(panels):
         where: dict[str, Any] = {"row": i // 2 + 1, "col": i % 2 + 1}
         for name, (said, colour, symbol, dash) in LOOKS.items():
@@ -50,5 +52,10 @@ def knock_figure(curves: pa.Table, model: str, n_layers: int, window: int) -> go
                 level(fig, row["value"], (-0.4, n_layers - 0.6), "intact", ORANGE, "dash", **where)
         layer_axes(fig, n_layers, "layer l", **where)
         share_axis(fig, "accuracy" if metric == "accuracy" else "share of images", **where)
-    entries = [len(LOOKS) + 1 if any("registers" in row["curve"] for row in rows) else 7]
-    return finish_panels(fig, f"What the CLS token reads, block by block: {model}", entries * -(-len(panels) // 2))
+    found = {(row["curve"], row["layer"]): row["value"] for row in rows if row["metric"] == "accuracy"}
+    layers = sorted(layer for name, layer in found if name == "knock_until")
+    middle = layers[len(layers) // 2]
+    title = (f"{model}: CLS tokens that read nothing up to block {middle} leave the output right in "
+             f"{found['knock_until', middle]:.2f}, from block {middle} on in {found['knock_from', middle]:.2f}, "
+             f"intact in {intact[0]['value']:.2f}")  # fmt: skip
+    return finish(fig, title, shared="all")

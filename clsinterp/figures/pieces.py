@@ -6,7 +6,9 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from clsinterp.figures.style import COLOURS, GREY, SYMBOLS, finish, rgba
+from clsinterp.figures.colour import ink, of_scale, written
+from clsinterp.figures.layout import BAND
+from clsinterp.figures.style import COLOURS, GREY, SEQUENTIAL, SYMBOLS, rgba
 
 Row = dict[str, Any]
 INTERVAL = " [%{customdata[0]:.3f}, %{customdata[1]:.3f}], n = %{customdata[2]}"
@@ -21,7 +23,7 @@ def panel_grid(titles: Sequence[str], columns: int | None = None, **options: Any
 
 def curve(
     fig: go.Figure, rows: Sequence[Row], name: str, style: int | str, *, x: str = "layer", dash: str = "solid",
-    band: bool = True, symbol: str | None = None, **where: Any,
+    band: bool = True, symbol: str | None = None, width: float = 2, **where: Any,
 ) -> None:  # fmt: skip
     """A line through the points of `rows` with its 95% interval as a band; hovering tells value, interval and n.
 
@@ -33,7 +35,8 @@ def curve(
         x: column of the x axis.
         dash: of the line.
         band: whether the interval is drawn.
-        **where: ``row`` and ``col``, or ``secondary_y``.
+        width: of the line in pixels; wider ones, drawn first, show where thinner ones cover them.
+        **where: ``row`` and ``col``.
     """
     if not rows:
         return
@@ -44,19 +47,19 @@ def curve(
         edge = [row["ci_high"] for row in rows] + [row["ci_low"] for row in reversed(rows)]
         fig.add_scatter(
             x=place + place[::-1], y=edge, fill="toself", fillcolor=rgba(colour, 0.16), line_width=0, mode="lines",
-            hoverinfo="skip", showlegend=False, legendgroup=name, **where,
+            hoverinfo="skip", name=name, meta=BAND, **where,
         )  # fmt: skip
     symbol = SYMBOLS[style % len(SYMBOLS)] if isinstance(style, int) else symbol
-    marks = {"symbol": symbol, "size": 6} if symbol else None
+    marks = {"symbol": symbol, "size": 4 + width} if symbol else None
     fig.add_scatter(
-        x=place, y=[row["value"] for row in rows], name=name, legendgroup=name, marker=marks,
-        mode="lines+markers" if marks else "lines", line={"color": colour, "width": 2, "dash": dash},
+        x=place, y=[row["value"] for row in rows], name=name, marker=marks,
+        mode="lines+markers" if marks else "lines", line={"color": colour, "width": width, "dash": dash},
         customdata=[[row["ci_low"], row["ci_high"], row["n"]] for row in rows] if known else None,
         hovertemplate=f"{x} %{{x}}: %{{y:.3f}}{INTERVAL if known else ''}<extra>{name}</extra>", **where,
     )  # fmt: skip
 
 
-def key(fig: go.Figure, name: str, dash: str = "solid", colour: str = GREY, **where: Any) -> None:
+def key(fig: go.Figure, name: str, dash: str = "solid", colour: str = "#333333", **where: Any) -> None:
     """A line that stands in the legend only, and says what its dash or colour means."""
     fig.add_scatter(
         x=[None], y=[None], name=name, mode="lines", line={"color": colour, "dash": dash, "width": 2}, **where
@@ -64,21 +67,28 @@ def key(fig: go.Figure, name: str, dash: str = "solid", colour: str = GREY, **wh
 
 
 def level(
-    fig: go.Figure, value: float, x: Sequence[Any], name: str, colour: str = GREY, dash: str = "dot", **where: Any
+    fig: go.Figure,
+    value: float,
+    x: Sequence[Any],
+    name: str,
+    colour: str = GREY,
+    dash: str = "dot",
+    width: float = 1.5,
+    **where: Any,
 ) -> None:
     """A horizontal line across the panel, in the legend once."""
     fig.add_scatter(
-        x=[x[0], x[-1]], y=[value, value], name=name, legendgroup=name, mode="lines",
-        line={"color": colour, "dash": dash, "width": 1.5}, hovertemplate=f"{name}: %{{y:.3f}}<extra></extra>", **where,
+        x=[x[0], x[-1]], y=[value, value], name=name, mode="lines",
+        line={"color": colour, "dash": dash, "width": width}, hovertemplate=f"{name}: %{{y:.3f}}<extra></extra>", **where,
     )  # fmt: skip
 
 
 def heat(
     fig: go.Figure, z: Sequence[Sequence[float | None]], x: Sequence[Any], y: Sequence[Any], *, title: str = "",
-    low: float = 0.0, high: float = 1.0, scale: str = "Viridis", bar: float | None = 1.02, digits: int = 2,
+    low: float = 0.0, high: float = 1.0, scale: str = SEQUENTIAL, bar: float | None = 1.02, digits: int = 2,
     size: int = 10, hover: str = "%{y}, %{x}", **where: Any,
 ) -> None:  # fmt: skip
-    """A heatmap with its values written in; row 0 is drawn at the top.
+    """A heatmap with its values written in, in black or white as their cell asks for; row 0 is drawn at the top.
 
     Args:
         fig: the figure.
@@ -92,9 +102,14 @@ def heat(
         hover: says which cell it is.
         **where: ``row`` and ``col``.
     """
-    text = (
-        [["" if v is None else f"{round(v, digits) + 0.0:.{digits}f}" for v in line] for line in z] if digits else None
-    )
+
+    def number(value: float | None) -> str:
+        if value is None:
+            return ""
+        cell = of_scale(scale, (value - low) / (high - low))
+        return written(f"{round(value, digits) + 0.0:.{digits}f}", ink(cell))
+
+    text = [[number(v) for v in line] for line in z] if digits else None
     shown = {"text": text, "texttemplate": "%{text}", "textfont": {"size": size}} if digits else {}
     fig.add_trace(
         go.Heatmap(
@@ -104,7 +119,7 @@ def heat(
         ),
         **(where or {}),
     )  # fmt: skip
-    fig.update_yaxes(autorange="reversed", showgrid=False, zeroline=False, dtick=1, **where)
+    fig.update_yaxes(autorange="reversed", showgrid=False, zeroline=False, dtick=1, ticklabelstandoff=5, **where)
     fig.update_xaxes(showgrid=False, zeroline=False, dtick=1, **where)
 
 
@@ -128,55 +143,3 @@ def titled(title: str, rows: Sequence[Row], what: str = "images") -> str:
     numbers = sorted({row["n"] for row in rows if row["n"] is not None})
     known = " to ".join(str(n) for n in dict.fromkeys((numbers[0], numbers[-1]))) if numbers else "none"
     return f"{title}<br><sup>n = {known} {what}</sup>"
-
-
-def finish_panels(
-    fig: go.Figure, title: str, entries: Sequence[int], panel: int = 330, shared: Sequence[Sequence[int]] = ()
-) -> go.Figure:
-    """`finish`, with a legend of its own under every panel, or one under a row whose panels share it.
-
-    Args:
-        fig: from `panel_grid`; the vertical spacing is set here.
-        title: of the figure.
-        entries: for each row of panels, how many lines of legend it needs at most; room is left for them.
-        panel: height of a panel's axes, in pixels.
-        shared: groups of rows, from 1, with one legend for all of their panels, in lines across the figure, under the last.
-    """
-    top, gap = 110, 55  # pixels: above the first row; above the others, for their titles
-    under = [62 + (19 * n + 8 if n else 0) for n in entries]  # tick labels, axis title, legend
-    starts = [sum(panel + u + gap for u in under[:row]) for row in range(len(under))]
-    plot = starts[-1] + panel
-    edges = sorted({round(axis.domain[1], 6) for axis in fig.select_yaxes()}, reverse=True)
-    for note in fig.layout.annotations:
-        note.font.size = 15
-        note.y = 1 - starts[edges.index(round(note.y, 6))] / plot
-    for axis in fig.select_yaxes():
-        high = 1 - starts[edges.index(round(axis.domain[1], 6))] / plot
-        axis.domain = (max(0.0, high - panel / plot), high)
-    finish(fig, title, 600).update_layout(height=top + plot + under[-1], margin={"t": top, "b": under[-1]})
-    for trace in fig.select_traces({"type": "heatmap"}):
-        low, high = fig.layout["yaxis" + (trace.yaxis or "y")[1:]].domain
-        trace.colorbar.update(len=high - low, y=(low + high) / 2)
-    named: set[tuple[str, str]] = set()
-    legends: dict[str, str] = {}
-    tops = [1 - start / plot for start in starts]
-    for trace in fig.data:
-        if trace.type not in ("scatter", "bar") or not trace.name:
-            continue
-        axis = trace.xaxis or "x"
-        x, y = fig.layout["xaxis" + axis[1:]], fig.layout["yaxis" + (trace.yaxis or "y")[1:]]
-        row = min(range(len(tops)), key=lambda r: abs(tops[r] - y.domain[1])) + 1
-        group = next((rows for rows in shared if row in rows), None)
-        whose = axis if group is None else f"rows {group}"
-        trace.legend = legends.setdefault(whose, f"legend{len(legends) + 1}" if legends else "legend")
-        shown = (whose, trace.name)
-        trace.showlegend = getattr(trace, "fill", None) != "toself" and shown not in named
-        if trace.showlegend:
-            named.add(shown)
-        trace.legendgroup = f"{whose} {trace.name}"
-        low = y.domain[0] if group is None else max(0.0, tops[max(group) - 1] - panel / plot)
-        fig.update_layout(
-            {trace.legend: {"x": x.domain[0] if group is None else 0, "y": low - 52 / plot, "xanchor": "left", "yanchor": "top",
-                            "orientation": "v" if group is None else "h", "font": {"size": 12}, "tracegroupgap": 0}}
-        )  # fmt: skip
-    return fig

@@ -8,12 +8,11 @@ from typing import Any
 import plotly.graph_objects as go
 from PIL import Image
 
-from clsinterp.views.maps import Panel, shown
+from clsinterp.views.maps import GREYS, OVERLAY, Panel, shown
 from clsinterp.views.reading import Reading
 
 Domain = tuple[float, float]
 FULL: Domain = (0.0, 1.0)
-PALEST_BLACK = 90
 PICTURE = 336  # pixels of the longer side of the picture under a map
 
 
@@ -49,14 +48,15 @@ def picture(image: Image.Image) -> str:
     """`image` as a data address: in pale grey, so that colour and darkness are left to the quantity over it, and
     enlarged without smoothing, so that pixels stay pixels."""
     factor = max(1, PICTURE // max(image.size))
-    grey = image.convert("L").point(lambda x: PALEST_BLACK + x * (255 - PALEST_BLACK) // 255)
+    dark, pale = GREYS
+    grey = image.convert("L").point(lambda x: dark + x * (pale - dark) // 255)
     buffer = BytesIO()
     grey.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST).save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def maps_figure(
-    found: Sequence[Panel], layer: int, *, slots: int = 3, top5: bool = False, overlay: float = 0.75
+    found: Sequence[Panel], layer: int, *, slots: int = 3, top5: bool = False, overlay: float = OVERLAY
 ) -> go.Figure:
     """`found` side by side, each in one of `slots` equal places: prefix tokens, then the patch grid over the image.
 

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from clsinterp.errors import RequestError
 from clsinterp.views.drawing import add_map, cells, plain
-from clsinterp.views.maps import default_class, panels, shown
+from clsinterp.views.maps import OVERLAY, default_class, panels, shown
 from clsinterp.views.reading import Reading
 from clsinterp.views.trajectory import add_trajectory
 
@@ -41,7 +41,7 @@ def lens_figure(
     top, bottom = ((0.0, 1.0), (0.0, 1.0)) if len(found) == 1 else ((0.54, 1.0), (0.0, 0.36))
     slots = 2 if len(found) == 1 else len(found)
     for i, panel in enumerate(found):
-        add_map(fig, panel, first, i, (i / slots, (i + 1) / slots), top, True, 0.75)
+        add_map(fig, panel, first, i, (i / slots, (i + 1) / slots), top, True, OVERLAY)
     maps = list(range(len(fig.data)))
     chosen = default_class(views[0], class_index) if class_index is not None else None
     for i, view in enumerate(views):

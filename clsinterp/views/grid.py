@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from clsinterp.views.drawing import axis_name, cells, picture, plain
-from clsinterp.views.maps import panels
+from clsinterp.views.maps import OVERLAY, panels
 from clsinterp.views.reading import Reading
 
 COLUMNS = 6
@@ -43,7 +43,7 @@ def grid_figure(
         fig.add_trace(
             go.Heatmap(
                 **cells(panel, layer)[0], x=list(range(columns)), y=list(range(rows)), colorscale=panel.scale.colours,
-                zmin=panel.scale.low, zmax=panel.scale.high, xgap=1, ygap=1, opacity=0.75, name=f"layer {layer}",
+                zmin=panel.scale.low, zmax=panel.scale.high, xgap=1, ygap=1, opacity=OVERLAY, name=f"layer {layer}",
                 showscale=layer == 0, colorbar={"x": 0.92, "len": 0.9, "thickness": 10, "outlinewidth": 0, **ticks},
                 hovertemplate="%{customdata[1]}: %{customdata[2]}<extra></extra>",
                 xaxis=axis_name("x", layer + 1), yaxis=axis_name("y", layer + 1),

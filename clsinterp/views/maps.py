@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clsinterp.data import names
 from clsinterp.errors import RequestError
+from clsinterp.figures.colour import ink, over, rgb, written
 from clsinterp.probing.metrics import identifiability, ranks
 from clsinterp.views.reading import Reading
 
@@ -27,13 +28,18 @@ QUANTITIES = {
     "attention": "CLS attention",
 }
 OF_A_CLASS = ("probability", "logit", "rank", "identifiability")
-# Okabe and Ito's colours, which colour-blind readers can tell apart, and three dark ones; letters in the cells say the
-# same without colour.
+# Told apart with normal sight and without one kind of cones, each dark or pale enough for the letter in its cell, also where
+# the picture shines through (`tests/views/test_view_colours.py`); letters in the cells say the same without colour.
 CLASS_COLOURS = (
-    "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#882255", "#332288", "#661100",
+    "#e8aa06", "#94caff", "#049570", "#ffff87", "#002fed", "#b97018", "#9c7da9", "#450569", "#054f49", "#a00200",
 )  # fmt: skip
 AFTER_LESS_BEFORE = "intervened − intact"
-OTHER_COLOUR = "#A8A8A8"
+OTHER_COLOUR = "#b5b5b5"
+SAME, CHANGED = "#dddddd", "#0072b2"
+# Blue to red, nowhere so dark that a black sign could not be read.
+DIFFERENCE: list[tuple[float, str]] = [(0.0, "#4393c3"), (0.5, "#f7f7f7"), (1.0, "#d6604d")]
+OVERLAY = 0.75  # opacity of the colours over the picture
+GREYS = (90, 255)  # of the picture under them, the darkest and the palest
 
 
 @dataclass(frozen=True)
@@ -165,6 +171,11 @@ def shown(name: str, longest: int = 28) -> str:
     return html.escape(name if len(name) <= longest else f"{name[: longest - 1]}…")
 
 
+def _sign(text: str, colour: str) -> str:
+    """`text` in the ink that is read on `colour`, be the picture under it dark or pale."""
+    return written(text, ink(*(over(rgb(colour), (grey,) * 3, OVERLAY) for grey in GREYS)))
+
+
 def _place(quantity: str, z: Tensor) -> Tensor:
     return torch.log10(z + 1) if quantity == "rank" else z  # the first ranks are what matters
 
@@ -201,10 +212,11 @@ def _top1_panels(views: Sequence[Reading], numbers: list[Tensor], names: list[st
     text = [f"{letter}  {shown(class_names[c], 10)}" for letter, c in zip(letters, place, strict=True)]
     text += ["other"] * (n - len(place))
     scale = Scale(steps, -0.5, n - 0.5, title, (list(range(n)), text))
+    signs = [*(_sign(letter, colours[i]) for i, letter in enumerate(letters)), _sign("·", OTHER_COLOUR)]
     made = []
     for name, view, z in zip(names, views, numbers, strict=True):
         slots = [[place.get(int(c), n - 1) for c in row] for row in z.tolist()]
-        marks = [[letters[s] if s < len(letters) else "·" for s in row] for row in slots]
+        marks = [[signs[s] for s in row] for row in slots]
         labels = [[shown(class_names[int(c)]) for c in row] for row in z.tolist()]
         made.append(Panel(name, view, torch.tensor(slots, dtype=torch.float32), labels, marks, scale))
     return made
@@ -214,18 +226,19 @@ def _difference(view: Reading, quantity: str, before: Tensor, after: Tensor, tit
     """Intervened minus intact; for classes, where they differ."""
     if quantity == "top1":
         z = (before != after).float()
-        two = [[0, "#DDDDDD"], [0.5, "#DDDDDD"], [0.5, "#0072B2"], [1, "#0072B2"]]
+        two = [[0, SAME], [0.5, SAME], [0.5, CHANGED], [1, CHANGED]]
         scale = Scale(two, 0, 1, "in the most probable class", ([0.25, 0.75], ["same", "other"]))
         return Panel("difference", view, z, [[("same", "other")[int(x)] for x in row] for row in z.tolist()], [], scale)
     z = after - before
     top = float(z.abs().max()) or 1.0
     form = "{:+.0f}" if quantity == "rank" else "{:+.4f}"
     # Signs in the cells: the two ends of a diverging scale look the same in grey.
-    marks = [["+" if x > top / 5 else "−" if x < -top / 5 else "" for x in row] for row in z.tolist()]
+    less, more = (_sign(sign, colour) for sign, (_, colour) in zip("−+", (DIFFERENCE[0], DIFFERENCE[-1]), strict=True))
+    marks = [[more if x > top / 5 else less if x < -top / 5 else "" for x in row] for row in z.tolist()]
     labels = [[form.format(x) for x in row] for row in z.tolist()]
     # The last step of one digit below the end, with its sign, fits beside the bar: 0.0734 has ticks at -0.07, 0, +0.07.
     step = 10.0 ** math.floor(math.log10(top))
     end = math.floor(top / step) * step
     ticks = [-end, 0.0, end], [f"−{end:g}", "0", f"+{end:g}"]
-    scale = Scale("RdBu_r", -top, top, f"in {title}", ticks, AFTER_LESS_BEFORE)
+    scale = Scale(DIFFERENCE, -top, top, f"in {title}", ticks, AFTER_LESS_BEFORE)
     return Panel("difference", view, z, labels, marks, scale)

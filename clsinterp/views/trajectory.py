@@ -5,13 +5,14 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from clsinterp.figures.style import BLUE, SYMBOLS
+from clsinterp.figures.style import BLUE, ORANGE, SYMBOLS
 from clsinterp.views.drawing import FULL, Domain, axis_name, plain
-from clsinterp.views.maps import CLASS_COLOURS, shown
+from clsinterp.views.maps import shown
 from clsinterp.views.reading import Reading
 
-LINES = (*CLASS_COLOURS[:3], *CLASS_COLOURS[4:8])  # without yellow, which is faint as a line
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
+# Of middling luminance: the explorer draws them on white and on its dark page, at three to one or more with both.
+LINES = ("#2a58ff", "#d80107", "#1aa1c7", "#99557f", "#617258", "#a78d8f")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 
 def trajectory_classes(views: Sequence[Reading], class_index: int | None = None, most: int = 6) -> list[int]:
@@ -52,8 +53,8 @@ def add_trajectory(
         name = shown(view.class_names[c], 22)
         fig.add_scatter(
             x=list(range(view.n_layers)), y=probability[:, c].tolist(), name=name, legendgroup=name, showlegend=i == 0,
-            mode="lines+markers", line={"color": LINES[k % 7], "dash": DASHES[k % 7], "width": 2},
-            marker={"symbol": SYMBOLS[k % 7], "size": 6}, xaxis=x_axis, yaxis=y_axis,
+            mode="lines+markers", line={"color": LINES[k % 6], "dash": DASHES[k % 6], "width": 2},
+            marker={"symbol": SYMBOLS[k % 6], "size": 6}, xaxis=x_axis, yaxis=y_axis,
             hovertemplate=f"{name}, layer %{{x}}: %{{y:.4f}}<extra></extra>",
         )  # fmt: skip
     token = "CLS token" if "cls" in view.groups else "mean of patches"
@@ -81,5 +82,5 @@ def add_trajectory(
     done = view.intervention
     if done is not None and done.replace is not None:
         fig.add_shape(
-            line | {"x0": done.layer, "x1": done.layer, "line": {"color": "#D55E00", "width": 1.5, "dash": "dot"}}
+            line | {"x0": done.layer, "x1": done.layer, "line": {"color": ORANGE, "width": 1.5, "dash": "dot"}}
         )

@@ -8,6 +8,7 @@ import pytest
 import clsinterp
 from clsinterp.errors import RequestError
 from clsinterp.figures import note as figures
+from clsinterp.figures import style
 from clsinterp.figures.facts import Facts
 from clsinterp.figures.files import save_figure
 from clsinterp.runs.results import CURVES, curves_table
@@ -58,7 +59,7 @@ def test_the_note_figure_shows_the_values_in_the_notes_colours(curves):
     probe, shuffle = (trace(fig, figures.CURVE_LOOKS[c][0]) for c in ("probe", "shuffle"))
     assert list(probe.y) == [0.25, 0.5, 1.0]
     assert list(shuffle.y) == [0.9, 0.5, 0.1]
-    assert (probe.line.color, shuffle.line.color) == ("#1f77b4", "#ff7f0e")
+    assert (probe.line.color, shuffle.line.color) == (style.BLUE, style.ORANGE)
     assert trace(fig, "output, intact").line.dash == "dash"
     floor = trace(fig, "floor: the output follows the donor")
     assert (floor.line.dash, list(floor.y)) == ("dot", [0.15, 0.15])
@@ -101,7 +102,7 @@ def test_the_published_set_up_is_that_of_the_commands(curves):
     """The author's logs: 200 training images a class, the whole validation split; BEiT's curves with five digits."""
     beit = replace(FACTS, model="microsoft/beit-base-patch16-224-pt22k-ft22k")
     fig = figures.note_figure([(beit, curves)], published=True)
-    assert trace(fig, "published shuffle").y[-1] == 0.00626
+    assert trace(fig, figures.PUBLISHED["shuffle"]).y[-1] == 0.00626
     commands = [
         line for line in COMMANDS.read_text().splitlines() if line.startswith("clsinterp run") and "ILSVRC" in line
     ]
@@ -115,7 +116,7 @@ def test_the_published_set_up_is_that_of_the_commands(curves):
 
 def test_lens_donor_and_restoration_figures(curves):
     lens = figures.lens_by_layer(curves, FACTS)
-    assert trace(lens, "lens identifiability (right axis)").yaxis == "y2"
+    assert trace(lens, "lens identifiability").yaxis == "y2"
     donor = figures.donor_by_layer(curves, FACTS)
     assert list(trace(donor, figures.CURVE_LOOKS["donor"][0]).y) == [0.1, 0.5, 0.9]
     heat = figures.restoration_by_layer(curves, FACTS).data[0]

@@ -3,11 +3,13 @@
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from clsinterp.figures.pieces import curve, finish_panels, layer_axes, level, panel_grid, share_axis, titled
+from clsinterp.figures.layout import finish
+from clsinterp.figures.pieces import curve, layer_axes, level, panel_grid, share_axis, titled
 from clsinterp.studies.causality.setup import GROUPS
 from clsinterp.studies.shown import Shown
 from clsinterp.studies.tidy import pick
 
+WIDTHS = (2, 5, 5, 2, 1.5)  # of the lines: what covers another one is thinner
 CHANCE = 0.2  # of five counts
 TITLES = {
     "turns to the donor's count": "acts: output turns to the donor's count",
@@ -31,7 +33,7 @@ def counting_figure(table: pa.Table, shown: Shown) -> go.Figure:
     for col, (name, rows) in enumerate(found.items(), start=1):
         for n, group in enumerate(groups):
             points = [r for r in rows if r["group"] == group]
-            curve(fig, points, "CLS token" if group == "CLS" else group, n, row=1, col=col)
+            curve(fig, points, "CLS token" if group == "CLS" else group, n, width=WIDTHS[n], row=1, col=col)
         what = "layer" if name == "probe reads the count" else "layer of the swap"
         layer_axes(fig, len(shown.layers), what, row=1, col=col)
     share_axis(fig, "share of outputs", row=1, col=1)
@@ -43,7 +45,7 @@ def counting_figure(table: pa.Table, shown: Shown) -> go.Figure:
     told = {r["layer"]: r["value"] for r in found["probe reads the count"] if r["group"] == "removed object"}
     said = f"act at blocks {acts[0]} to {acts[-1]} and tell at {told[acts[0]]:.2f} there" if acts else "act at no block"
     title = f"{shown.name}: the removed object's patches {said}, {told[max(told)]:.2f} after the last block"
-    return finish_panels(fig, title, entries=(2,), panel=360, shared=((1,),))
+    return finish(fig, title, panel=360, shared=((1,),))
 
 
 def context_figure(table: pa.Table, shown: Shown) -> go.Figure:
@@ -67,4 +69,4 @@ def context_figure(table: pa.Table, shown: Shown) -> go.Figure:
     less = [r["layer"] for r in apart if r["p"] > 0.975]
     title = (f"{shown.name}: patches with objects tell the count more than the background in {len(clear)} blocks, less in "
              f"{len(less)}, of {len(apart)}")  # fmt: skip
-    return finish_panels(fig, title, entries=(1,), panel=360, shared=((1,),))
+    return finish(fig, title, panel=360, shared=((1,),))

@@ -5,7 +5,8 @@ from typing import Any
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from clsinterp.figures.pieces import curve, finish_panels, key, layer_axes, level, panel_grid, share_axis, titled
+from clsinterp.figures.layout import finish
+from clsinterp.figures.pieces import curve, key, layer_axes, level, panel_grid, share_axis, titled
 from clsinterp.figures.style import COLOURS
 from clsinterp.studies.class_space.cuts import ANOTHER
 from clsinterp.studies.shown import Shown
@@ -13,6 +14,7 @@ from clsinterp.studies.tidy import pick
 
 PARTS = {"cls": ("CLS token", "solid"), "patches": ("patches", "dot")}
 SUBLAYERS = {"attn": "attention", "mlp": "MLP"}
+CONTROL = "by chance (dashed): random twin, another class"
 TITLES = (
     "1 - rank of the class / C", "tokens with the class on top", "lens and probes, 1 - rank / C", "output names the class better",
     "largest cosine of a class", "top memories hold the class's", "top class of a token is that of", "most relevant kept",
@@ -54,11 +56,11 @@ def class_space_figure(table: pa.Table, shown: Shown) -> go.Figure:
     for k, (c, label) in enumerate(SUBLAYERS.items(), start=2):
         for part in parts:
             for col, name in ((1, "class similarity change"), (3, "key-value agreement")):
-                line(f"{name}, {c}, {part}", label, k, 2, col, dash=PARTS[part][1], band=False)
+                line(f"{name}, {c}, {part}", label, k, 2, col, dash=PARTS[part][1])
         line(f"class-value agreement, {c}", label, k, 2, 2)
         control = [r for r in twin if r["curve"] == f"class-value agreement, {c}"]
-        curve(fig, control, "random twin (dashed)", COLOURS[k], dash="dash", band=False, row=2, col=2)
-        line(f"key-value agreement by chance, {c}, patches", "another class, patches (dashed)", COLOURS[k], 2, 3, dash="dash",
+        curve(fig, control, CONTROL, COLOURS[k], dash="dash", band=False, row=2, col=2)
+        line(f"key-value agreement by chance, {c}, patches", CONTROL, COLOURS[k], 2, 3, dash="dash",
              band=False)  # fmt: skip
     level(fig, 0.5, layers, "half", row=2, col=1)
     for part in parts:
@@ -86,4 +88,4 @@ def class_space_figure(table: pa.Table, shown: Shown) -> go.Figure:
     last = {p: by_name[f"identifiability rate, {p}"][-1]["value"] for p in parts}
     said = " and ".join(f"{value:.2f} of {'CLS tokens' if p == 'cls' else 'patches'}" for p, value in last.items())
     title = f"{shown.name}: after the last block {said} name the class, each read by itself"
-    return finish_panels(fig, title, entries=(1, 2, 2), panel=260, shared=((1,), (2,), (3,)))
+    return finish(fig, title, panel=260, shared=((1,), (2,), (3,)))

@@ -7,16 +7,17 @@ from typing import Any
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from clsinterp.figures.pieces import curve, layer_axes, level, panel_grid, share_axis
-from clsinterp.figures.style import BLUE, COLOURS, GREEN, GREY, ORANGE, PURPLE, finish, rgba
+from clsinterp.figures.layout import finish
+from clsinterp.figures.pieces import curve, layer_axes, level, panel_grid, share_axis, titled
+from clsinterp.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, rgba
 from clsinterp.studies.donors.bootstrap import Interval
 from clsinterp.studies.shown import Shown
 from clsinterp.studies.tidy import pick
 
 Facts = dict[str, Any]
 WIDE = 3  # panels to a row
-SPACE = 0.4  # between rows of panels, times their number
-TALLER = 80  # pixels above the panels for titles of two lines
+# read-out -> its name, and the dash of its line
+ALONE = {"cls": ("CLS", "dot"), "distill": ("distillation", "dashdot"), "patch_mean": ("patch mean", "longdash")}
 
 
 def gap_figure(table: pa.Table, models: Sequence[Facts]) -> go.Figure:
@@ -29,9 +30,10 @@ def gap_figure(table: pa.Table, models: Sequence[Facts]) -> go.Figure:
     """
     n = len(models) + (len(models) > 1)
     columns = min(WIDE, n)
-    titles = [_title(m) for m in models] + (["area between availability and use"] if len(models) > 1 else [])
-    rows = math.ceil(n / columns)
-    fig = panel_grid(titles, columns, horizontal_spacing=0.06, vertical_spacing=SPACE / rows if rows > 1 else 0)
+    titles = [_title(m) for m in models]
+    if len(models) > 1:
+        titles.append(titled("area between availability and use", models))
+    fig = panel_grid(titles, columns, horizontal_spacing=0.06)
     for i, facts in enumerate(models):
         where: dict[str, Any] = {"row": i // columns + 1, "col": i % columns + 1}
         _model(fig, table, facts, where)
@@ -39,17 +41,27 @@ def gap_figure(table: pa.Table, models: Sequence[Facts]) -> go.Figure:
         layer_axes(fig, facts["n_layers"], "layer of the swap", **where)
     if len(models) > 1:
         _ranking(fig, models, {"row": (n - 1) // columns + 1, "col": (n - 1) % columns + 1})
-    images = ", ".join(str(k) for k in sorted({m["n"] for m in models}))
-    title = (
-        "What the CLS token says and what the output does with it<br>"
-        f"<sup>CLS token taken from an image of another class, one layer at a time; n = {images} test images; "
-        "bands and whiskers: 95%.<br>"
-        "The gap is the area between availability and use, each counted from chance (0) to all (1).</sup>"
+    note = (
+        "CLS token of an image of another class, one layer at a time; bands and whiskers: 95%. Gap: the area between "
+        "availability and use, each from chance (0) to all (1)"
     )
-    # The plot area stays as tall as it was, so the legend stays where `finish` put it.
-    height = 240 + 350 * rows
-    fig = finish(fig, title, height)
-    return fig.update_layout(height=height + TALLER, margin_t=100 + TALLER, title_y=1 - 40 / (height + TALLER))
+    return finish(fig, _found(models), 290, note=note, shared="all")
+
+
+def _found(models: Sequence[Facts]) -> str:
+    order = sorted(models, key=lambda m: m["gap"].value)
+    if len(order) == 1:
+        (one,) = order
+        turns = (
+            f"follows the donor from layer {one['crossing'].value:.1f} on"
+            if _crosses(one)
+            else "never follows the donor"
+        )
+        return f"{one['model']}: the gap between availability and use is {one['gap'].value:.2f}; the output {turns}"
+    ends = [f"{m['gap'].value:.2f} ({m['model']})" for m in (order[0], order[-1])]
+    crossing = sum(map(_crosses, models))
+    follow = f"{crossing} of {len(models)} outputs come to follow the donor"
+    return f"The gap between availability and use is {' to '.join(ends)}; {follow}"
 
 
 def sums(table: pa.Table, shown: Shown) -> Facts:
@@ -68,8 +80,7 @@ def sums(table: pa.Table, shown: Shown) -> Facts:
 def _title(facts: Facts) -> str:
     gap, cross = facts["gap"], facts["crossing"]
     where = f"crosses at {cross.value:.1f}" if _crosses(facts) else "does not cross"
-    small = f"<span style='font-size:12px'>[{gap.low:.2f}, {gap.high:.2f}]</span>"
-    return f"<b>{facts['model']}</b><br>gap {gap.value:.2f} {small}, {where}"
+    return f"{facts['model']}<br><sup>gap {gap.value:.2f} [{gap.low:.2f}, {gap.high:.2f}], {where}; n = {facts['n']} images</sup>"
 
 
 def _crosses(facts: Facts) -> bool:
@@ -88,26 +99,13 @@ def _model(fig: go.Figure, table: pa.Table, facts: Facts, where: dict[str, Any])
     edge = [r["value"] for r in available] + [r["value"] for r in reversed(use)]
     fig.add_scatter(
         x=layers + layers[::-1], y=edge, fill="toself", fillcolor=rgba(GREY, 0.16), line_width=0, mode="lines",
-        hoverinfo="skip", name="gap: readable, not used", legendgroup="gap", **where,
+        hoverinfo="skip", name="gap: readable, not used", **where,
     )  # fmt: skip
-    curve(
-        fig, available, "availability: a probe reads the donor's label from the token", BLUE, symbol="circle", **where
-    )
+    curve(fig, available, "availability: a probe reads the donor's label", BLUE, symbol="circle", **where)
     curve(fig, use, "use: the output names the donor's label", ORANGE, symbol="square", **where)
     curve(fig, host, "the output names the image's own label", GREEN, dash="dash", **where)
-    for readout, dash in zip(
-        dict.fromkeys(r["readout"] for r in points if r["readout"].endswith("alone")), ("dot", "dashdot"), strict=False
-    ):
-        name = readout.replace("patch_mean", "patch mean").replace("cls", "CLS").replace("distill", "distillation")
-        curve(
-            fig,
-            of("use", readout),
-            f"use by the {name.removesuffix(' alone')} read-out alone",
-            ORANGE,
-            dash=dash,
-            band=False,
-            **where,
-        )
+    for readout, (name, dash) in ALONE.items():
+        curve(fig, of("use", f"{readout} alone"), f"use by the {name} read-out alone", ORANGE, dash=dash, **where)
     level(fig, facts["chance"], layers, "chance", **where)
     _crossing(fig, facts, use, host, where)
 
@@ -121,8 +119,8 @@ def _crossing(fig: go.Figure, facts: Facts, use: list, host: list, where: dict[s
     share = cross.value - i
     height = use[i]["value"] + share * (use[min(i + 1, len(use) - 1)]["value"] - use[i]["value"])
     fig.add_scatter(
-        x=[cross.value], y=[height], mode="markers", name="crossing: from here on the output follows the donor",
-        legendgroup="crossing", marker={"symbol": "star", "size": 13, "color": PURPLE, "line": {"width": 1, "color": "white"}},
+        x=[cross.value], y=[height], mode="markers", name="crossing: the output follows the donor from here",
+        marker={"symbol": "star", "size": 13, "color": PURPLE, "line": {"width": 1, "color": "white"}},
         error_x={"type": "data", "symmetric": False, "array": [cross.high - cross.value],
                  "arrayminus": [cross.value - cross.low], "color": PURPLE, "thickness": 1.5},
         hovertemplate=f"crossing at layer {cross}<extra></extra>", **where,
@@ -153,9 +151,10 @@ def _ranking(fig: go.Figure, models: Sequence[Facts], where: dict[str, Any]) -> 
 def confusability_figure(table: pa.Table, models: Sequence[Facts], kinds: Sequence[str]) -> go.Figure:
     """Use by how confusable host's and donor's class are for the intact model, one panel per model."""
     columns = min(WIDE, len(models))
-    rows = math.ceil(len(models) / columns)
-    titles = [m["model"] for m in models]
-    fig = panel_grid(titles, columns, horizontal_spacing=0.06, vertical_spacing=SPACE / rows if rows > 1 else 0)
+    titles = [
+        titled(m["model"], [r for r in pick(table, model=m["model"]) if r["pairs"] in kinds], "images") for m in models
+    ]
+    fig = panel_grid(titles, columns, horizontal_spacing=0.06)
     for i, facts in enumerate(models):
         where: dict[str, Any] = {"row": i // columns + 1, "col": i % columns + 1}
         for k, kind in enumerate(kinds):
@@ -165,10 +164,17 @@ def confusability_figure(table: pa.Table, models: Sequence[Facts], kinds: Sequen
                     fig,
                     pick(table, model=facts["model"], curve=name, pairs=kind),
                     label,
-                    COLOURS[k],
+                    k,
                     dash=dash,
                     **where,
                 )
         share_axis(fig, "share of swapped images" if where["col"] == 1 else "", **where)
         layer_axes(fig, facts["n_layers"], "layer of the swap", **where)
-    return finish(fig, "Whom the output follows, by how alike the two classes are", 240 + 330 * rows)
+
+    def mean(kind: str) -> float:
+        values = [r["value"] for r in pick(table, curve="use", pairs=kind)]
+        return sum(values) / len(values)
+
+    said = ", ".join(f"{mean(kind):.2f} of {kind}" for kind in kinds)
+    title = f"Outputs name the donor's label, in the mean over layers and models, for {said} pairs of classes"
+    return finish(fig, title, 290, shared="all")

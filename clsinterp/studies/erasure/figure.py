@@ -3,7 +3,8 @@
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from clsinterp.figures.pieces import curve, finish_panels, heat, layer_axes, level, panel_grid, share_axis
+from clsinterp.figures.layout import finish
+from clsinterp.figures.pieces import curve, heat, key, layer_axes, level, panel_grid, share_axis, titled
 from clsinterp.studies.shown import Shown
 from clsinterp.studies.tidy import one, pick
 
@@ -32,7 +33,8 @@ def erasure_figure(table: pa.Table, shown: Shown) -> go.Figure:
     layers = shown.layers
     titles = ["output, CLS token changed at layer l", "label read at layer l, right after erasure",
               "fresh probes at later layers", "the label's way back, by blocks since erasure"]  # fmt: skip
-    fig = panel_grid(titles, columns=2, horizontal_spacing=0.1)
+    shown = pick(table, curve="erased")
+    fig = panel_grid([titled(title, shown) for title in titles], columns=2, horizontal_spacing=0.1)
     for n, (name, label) in enumerate(OUTPUT.items()):
         curve(fig, pick(table, curve=name), label, n, row=1, col=1)
     for n, (name, label) in enumerate(CLS_ONLY.items()):
@@ -41,7 +43,7 @@ def erasure_figure(table: pa.Table, shown: Shown) -> go.Figure:
     after = pick(table, curve="probe_after_erasure")
     for n, (name, label) in enumerate(READ.items()):
         points = [r for r in pick(table, curve=name) if r["probed_layer"] in (None, r["layer"])]
-        curve(fig, points, label, n, row=1, col=2)
+        curve(fig, points, label, n, width=(2, 6, 4, 1.5)[n], row=1, col=2)  # three lie on the floor
     cell = {(r["layer"], r["probed_layer"]): r["value"] for r in after}
     z = [[r["value"] for r in pick(table, curve="probe")], *[[cell.get((i, j)) for j in layers] for i in layers]]
     heat(fig, z, layers, ["none", *map(str, layers)], bar=None, row=2, col=1)
@@ -50,10 +52,17 @@ def erasure_figure(table: pa.Table, shown: Shown) -> go.Figure:
     for n, later in enumerate(LATER, start=1):
         for name, dash in (("probe_after_erasure", "solid"), ("intact_probe_after_erasure", "dot")):
             line = [r for r in pick(table, curve=name) if r["probed_layer"] == r["layer"] + later]
-            label = f"{later} block{'s' * (later > 1)} later, {READ[name]}"
-            curve(fig, line, label, n, band=False, dash=dash, row=2, col=2)
+            curve(fig, line, f"{later} block{'s' * (later > 1)} later", n, dash=dash, row=2, col=2)
+    key(fig, "fresh probe (solid)", row=2, col=2)
+    key(fig, "intact tokens' probe (dotted)", "dot", row=2, col=2)
     for row, col in ((1, 1), (1, 2), (2, 2)):
         level(fig, one(table, curve="majority")["value"], layers, "most frequent label", row=row, col=col)
         layer_axes(fig, len(layers), "layer l of the erasure", row=row, col=col)
         share_axis(fig, "accuracy" if col == 1 else "", row=row, col=col)
-    return finish_panels(fig, f"The label taken out of the CLS token, linearly: {shown.name}", entries=(8, 7))
+    middle = layers[len(layers) // 2]
+    value = {name: one(table, curve=name, layer=middle)["value"] for name in ("erased", "shuffle")}
+    back = cell.get((middle, middle + 1))
+    again = "" if back is None else f"; one block later a fresh probe reads {back:.2f}"
+    title = (f"{shown.name}: with the label erased at layer {middle} the output is right in {value['erased']:.2f}, "
+             f"after a swap in {value['shuffle']:.2f}{again}")  # fmt: skip
+    return finish(fig, title)

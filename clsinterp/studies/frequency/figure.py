@@ -3,8 +3,9 @@
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from clsinterp.figures.pieces import curve, finish_panels, key, layer_axes, level, panel_grid, share_axis, titled
-from clsinterp.figures.style import BROWN, COLOURS, GREY, PINK
+from clsinterp.figures.layout import finish
+from clsinterp.figures.pieces import curve, key, layer_axes, level, panel_grid, share_axis, titled
+from clsinterp.figures.style import COLOURS, GREY
 from clsinterp.studies.shown import Shown
 from clsinterp.studies.tidy import pick
 
@@ -25,8 +26,8 @@ def frequency_figure(table: pa.Table, shown: Shown) -> go.Figure:
     intact = pick(table, measure="probe", kind="intact", group="cls")
     fig = panel_grid([titled(title, intact) for title in TITLES], columns=3, horizontal_spacing=0.07)
 
-    def line(points: list, name: str, colour: str, group: str, row: int, col: int) -> None:
-        curve(fig, points, name, colour, dash=GROUPS[group], band=False, row=row, col=col)
+    def line(points: list, name: str, style: int | str, group: str, row: int, col: int) -> None:
+        curve(fig, points, name, style, dash=GROUPS[group], row=row, col=col)
 
     cuts = sorted({row["cutoff"] for row in pick(table, kind="low-pass")})  # in shares of Nyquist
     middle = cuts[len(cuts) // 2 - 1]
@@ -35,11 +36,11 @@ def frequency_figure(table: pa.Table, shown: Shown) -> go.Figure:
             for n, cut in enumerate(cuts):
                 for row, measure in ((1, "similarity"), (2, "probe")):
                     points = pick(table, measure=measure, kind=kind, cutoff=cut, group=group)
-                    line(points, f"{cut:g} of Nyquist", COLOURS[n], group, row, col)
+                    line(points, f"{cut:g} of Nyquist", n, group, row, col)
             line(pick(table, measure="probe", kind="intact", group=group), "intact images", GREY, group, 2, col)
-        for measure, name, colour in (("similarity", "itself", BROWN), ("to the donor", "the amplitude's donor", PINK)):
+        for measure, name, style in (("similarity", "itself", 5), ("to the donor", "the amplitude's donor", 6)):
             points = pick(table, measure=measure, kind="amplitude exchanged", cutoff=middle, group=group)
-            line(points, f"at {middle:g}: to {name}", colour, group, 1, 3)
+            line(points, f"at {middle:g}: to {name}", style, group, 1, 3)
     key(fig, "CLS token (solid)", row=1, col=1)
     key(fig, "mean patch (dotted)", "dot", row=1, col=1)
     for name, colour in (("learned", COLOURS[0]), ("random", COLOURS[1])):
@@ -64,4 +65,4 @@ def frequency_figure(table: pa.Table, shown: Shown) -> go.Figure:
     }
     title = (f"{shown.name}: of {last['intact']:.2f} the last block's CLS probe keeps {last['low-pass']:.2f} on what is below "
              f"{middle:g} of Nyquist, {last['high-pass']:.2f} above")  # fmt: skip
-    return finish_panels(fig, title, entries=(0, 3), panel=300, shared=((1, 2),))
+    return finish(fig, title, panel=300, shared=((1, 2),))

@@ -3,8 +3,9 @@
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from clsinterp.figures.pieces import Row, curve, finish_panels, heat, layer_axes, panel_grid, titled
-from clsinterp.figures.style import BLUE, ORANGE
+from clsinterp.figures.layout import finish
+from clsinterp.figures.pieces import Row, curve, heat, layer_axes, panel_grid, titled
+from clsinterp.figures.style import BLUE, DIVERGING, ORANGE
 from clsinterp.studies.shown import Shown
 from clsinterp.studies.tidy import pick
 
@@ -40,24 +41,27 @@ def heads_figure(table: pa.Table, shown: Shown) -> go.Figure:
     top = max(abs(v) for v in cell.values()) or 1.0
     grid = [[cell[layer, head] for head in numbers] for layer in layers]
     few = len(layers) * len(numbers) <= 100
-    heat(fig, grid, numbers, layers, low=-top, high=top, scale="RdBu", bar=None, digits=2 if few else 0, row=1, col=2)
+    heat(
+        fig, grid, numbers, layers, low=-top, high=top, scale=DIVERGING, bar=None, digits=2 if few else 0, row=1, col=2
+    )
     fig.update_xaxes(title_text="head", row=1, col=2)
     fig.update_yaxes(title_text="block", row=1, col=2)
     strongest = sorted(rows, key=lambda row: -row["value"])[:SHOWN]
     guess = {(row["layer"], row["head"]): row for row in estimate}
-    for name, colour, symbol, chosen in (
-        ("patched", BLUE, "circle", strongest),
-        ("first-order estimate", ORANGE, "diamond-open", [guess[row["layer"], row["head"]] for row in strongest]),
+    for name, colour, symbol, off, chosen in (
+        ("patched", BLUE, "circle", -0.15, strongest),
+        ("first-order estimate", ORANGE, "diamond", 0.15, [guess[row["layer"], row["head"]] for row in strongest]),
     ):
         fig.add_scatter(
-            x=[r["value"] for r in chosen], y=[r["place"] for r in strongest], name=name, mode="markers",
+            x=[r["value"] for r in chosen], y=[i + off for i in range(len(chosen))], name=name, mode="markers",
             marker={"color": colour, "symbol": symbol, "size": 9},
             error_x={"symmetric": False, "array": [r["ci_high"] - r["value"] for r in chosen],
                      "arrayminus": [r["value"] - r["ci_low"] for r in chosen], "width": 0},
             row=1, col=3,
         )  # fmt: skip
     fig.update_xaxes(title_text="recovered", row=1, col=3)
-    fig.update_yaxes(autorange="reversed", row=1, col=3)
+    where = {"tickvals": list(range(len(strongest))), "ticktext": [r["place"] for r in strongest]}
+    fig.update_yaxes(autorange="reversed", **where, row=1, col=3)
     most = f"{strongest[0]['place']}, recovers {strongest[0]['value']:.2f} of the difference"
     title = f"{shown.name}, {pair}: the strongest head, {most}"
-    return finish_panels(fig, title, entries=(len(by_token),), panel=360)
+    return finish(fig, title, panel=360)

@@ -3,13 +3,15 @@
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from clsinterp.figures.pieces import curve, finish_panels, heat, layer_axes, level, panel_grid, share_axis, titled
+from clsinterp.figures.layout import finish
+from clsinterp.figures.pieces import curve, heat, layer_axes, level, panel_grid, share_axis, titled
 from clsinterp.figures.style import COLOURS, GREY
 from clsinterp.studies.readouts.agreement import grid
 from clsinterp.studies.shown import Shown
 from clsinterp.studies.tidy import pick
 
 KINDS = ("intact", "constant", "learned constant", "gaussian", "generator", "augment")  # of CLS token
+WIDTHS = (2, 5, 2, 2, 4, 1.5)  # of the lines of kinds: what covers another one is thinner
 
 
 def readouts_figure(table: pa.Table, pairs: pa.Table, shown: Shown) -> go.Figure:
@@ -28,8 +30,10 @@ def readouts_figure(table: pa.Table, pairs: pa.Table, shown: Shown) -> go.Figure
         dash = (
             "dash" if kind == "learned constant" else "solid"
         )  # where training moves it little it lies on the constant
-        curve(fig, pick(table, curve=kind), kind, k, dash=dash, row=1, col=1)
-        curve(fig, pick(table, curve=f"average, {kind}"), kind, k, x="averaged", dash=dash, row=1, col=2)
+        curve(fig, pick(table, curve=kind), kind, k, width=WIDTHS[k], dash=dash, row=1, col=1)
+        curve(
+            fig, pick(table, curve=f"average, {kind}"), kind, k, x="averaged", width=WIDTHS[k], dash=dash, row=1, col=2
+        )
         if his := pick(table, curve=f"published, {kind}"):
             fig.add_scatter(
                 x=[r["layer"] for r in his], y=[r["value"] for r in his], name=f"{kind}, in the note", mode="markers",
@@ -49,7 +53,7 @@ def readouts_figure(table: pa.Table, pairs: pa.Table, shown: Shown) -> go.Figure
     best = max((kind for kind in KINDS if kind != "intact"), key=lambda kind: last[kind])
     title = (f"{shown.name}: the last block fills a fresh token ({best}) with {last[best]:.2f} of labels, "
              f"the intact one with {last['intact']:.2f}")  # fmt: skip
-    return finish_panels(fig, title, entries=(2, 0), shared=((1,),))
+    return finish(fig, title, shared=((1,),))
 
 
 def calibration_figure(table: pa.Table, shown: Shown, samples: int) -> go.Figure:
@@ -89,4 +93,4 @@ def calibration_figure(table: pa.Table, shown: Shown, samples: int) -> go.Figure
     (error,) = pick(table, curve="ece, counts", layer=last)
     title = (f"{shown.name}: {samples} samples of the last block's read-out are off by {error['value']:.2f}, "
              f"the model's output by {model['value']:.2f}")  # fmt: skip
-    return finish_panels(fig, title, entries=(3, 4))
+    return finish(fig, title)

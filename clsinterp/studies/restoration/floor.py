@@ -1,4 +1,4 @@
-"""What a probe after a shuffle gets for nothing: images whose donor has their own label keep it."""
+"""What a probe after a swap gets for nothing: images whose donor has their own label keep it."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ FLOOR = "donor of the same label"  # as a curve: the share of images for which t
 
 
 def above_floor(right: Bool[Tensor, " n"], kept: Bool[Tensor, " n"]) -> bool:
-    """Whether more answers are right than labels were left in place by the shuffle, on the same images.
+    """Whether more answers are right than labels were left in place by the swap, on the same images.
 
     Args:
         right: whether the probe's answer is the image's label.
@@ -26,13 +26,13 @@ def above_floor(right: Bool[Tensor, " n"], kept: Bool[Tensor, " n"]) -> bool:
 
 
 def back_after(right: Mapping[tuple[int, int], Bool[Tensor, " n"]], layer: int, kept: Bool[Tensor, " n"]) -> int | None:
-    """Blocks after a shuffle from which on every probe is above the floor; None if none is, or below `FEWEST` images.
+    """Blocks after a swap from which on every probe is above the floor; None if none is, or below `FEWEST` images.
 
     From there on, and not just once: of a dozen probes that read nothing one may well pass its test.
 
     Args:
-        right: (layer of the shuffle, probed layer) -> whether that probe's answers are the images' labels.
-        layer: of the shuffle.
+        right: (layer of the swap, probed layer) -> whether that probe's answers are the images' labels.
+        layer: of the swap.
         kept: whether each image's donor has the same label.
     """
     if len(kept) < FEWEST:

@@ -1,0 +1,58 @@
+"""Every figure of a study and of a run, drawn from the tables of the gallery: nothing is measured."""
+
+import json
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import plotly.graph_objects as go
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clsinterp.figures import headline, knock, note
+from clsinterp.figures.facts import Facts
+from clsinterp.studies.causality.figure import context_figure
+from clsinterp.studies.donors.figure import confusability_figure, gap_figure, sums
+from clsinterp.studies.drawn import DRAWN
+from clsinterp.studies.readouts.figure import calibration_figure
+from clsinterp.studies.shown import Recorded
+
+TABLES = Path(__file__).parents[2] / "experiments" / "tables"
+FACTS = Facts(
+    model="zoo/vit", family="vit", seed=0, mode="permute", n_classes=10, n_labels=10, n_layers=12, final_norm=True, data="zoo",
+    head="name", floors={"use": 0.1, "availability": 0.1},
+)  # fmt: skip
+
+
+@cache
+def table(name: str) -> pa.Table:
+    return pq.read_table(TABLES / f"{name}.parquet")
+
+
+def shown(name: str) -> list[Recorded]:
+    """The models that a table is about."""
+    return [Recorded.read(facts) for facts in json.loads((TABLES / f"{name}.json").read_text())]
+
+
+def drawn(name: str) -> go.Figure:
+    """As the gallery draws it."""
+    files = {path.stem.removeprefix(f"{name}-"): path for path in TABLES.glob(f"{name}*.parquet")}
+    return DRAWN[name]({stem: pq.read_table(path) for stem, path in files.items()}, shown(name))
+
+
+@cache
+def figures() -> dict[str, go.Figure]:
+    """Name -> figure."""
+    donors = [sums(table("donors"), model) for model in shown("donors")]
+    found = {name: drawn(name) for name in DRAWN} | {
+        "context": context_figure(table("causality"), *shown("causality")),
+        "gap": gap_figure(table("donors"), donors[:1]),
+        "confusability": confusability_figure(table("donors"), donors, ("distinct", "middling", "confusable")),
+        "calibration": calibration_figure(table("readouts"), *shown("readouts"), 50),
+        "rereading": knock.knock_figure(table("rereading"), "zoo/vit", 12, 3),
+        "headline": headline.headline_figure(FACTS, table("note"), {"decodable_from": 0, "used_from": 4}),
+    }
+    long = replace(FACTS, model="somebody/vit-large-patch16-with-a-very-long-name-that-goes-on-384-in21k-ft-in1k")
+    for name, runs in {"run": [FACTS], "five runs": [long] + [FACTS] * 4}.items():
+        found |= {f"{name} {i}": f for i, f in enumerate(note.study_figures([(f, table("note")) for f in runs])[:5])}
+    return found
