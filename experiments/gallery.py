@@ -27,6 +27,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +147,7 @@ def main() -> None:
     if not args.figures_only:
         part.before()
     failed = []
+    warnings.filterwarnings("ignore", "The kopts argument")  # plotly's to a browser of its own
     kaleido.start_sync_server(silence_warnings=True)  # one browser for all figures
     for name in names:
         run = part.runs / name

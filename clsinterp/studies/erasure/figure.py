@@ -33,8 +33,8 @@ def erasure_figure(table: pa.Table, shown: Shown) -> go.Figure:
     layers = shown.layers
     titles = ["output, CLS token changed at layer l", "label read at layer l, right after erasure",
               "fresh probes at later layers", "the label's way back, by blocks since erasure"]  # fmt: skip
-    shown = pick(table, curve="erased")
-    fig = panel_grid([titled(title, shown) for title in titles], columns=2, horizontal_spacing=0.1)
+    erased = pick(table, curve="erased")
+    fig = panel_grid([titled(title, erased) for title in titles], columns=2, horizontal_spacing=0.1)
     for n, (name, label) in enumerate(OUTPUT.items()):
         curve(fig, pick(table, curve=name), label, n, row=1, col=1)
     for n, (name, label) in enumerate(CLS_ONLY.items()):

@@ -61,7 +61,7 @@ def _kept(table: pa.Table) -> str:
         rows = [row for row in kept if row["order"] == order]
         areas[order] = area([row["share"] for row in rows], [row["value"] for row in rows])
     others = {order: ANOTHER.format(order) for order in areas if ANOTHER.format(order) in areas}
-    chosen = list(others)
+    chosen = [order for order in areas if order not in (*others.values(), "chance", ONE_PIECE)]
     text = ", ".join(f"{two(areas[order])} by {order}" for order in areas if order not in others.values())
     if all(areas[order] < areas["chance"] for order in chosen):
         verdict = "unlike in the paper, relevant patches keep less than patches by chance"
@@ -69,6 +69,8 @@ def _kept(table: pa.Table) -> str:
         verdict = "as in the paper, relevant patches keep more than patches by chance"
     else:
         verdict = "only some orders keep more than chance does"
+    if not others:  # a table of before there were controls
+        return f"With some patches only, most relevant first, the area under accuracy is {text}: {verdict}."
     own = [f"{two(areas[other])} by {order}" for order, other in others.items()]
     better = [order for order, other in others.items() if areas[order] > areas[other]]
     said = "an image's own order says more than where patches lie" if len(better) == len(others) else (

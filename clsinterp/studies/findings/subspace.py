@@ -23,12 +23,8 @@ def sentence(table: pa.Table, notes: Sequence[str]) -> str:
     ends = [_parts(rates, by_layer(table, curve="row_space_rank"), layer) for layer in (max(layers) // 2, max(layers))]
     rank = by_layer(table, curve="row_space_rank")[max(layers) // 2]["value"]
     text = f"On {name_of(table)} {two(nothing)} of the outputs name the donor's label with nothing swapped. "
-    return (
-        text
-        + "".join(f"{end}. " for end in ends)
-        + "; ".join(_ranks(table, inner, layers, rank) for inner in (PLAIN, WHITENED))
-        + "."
-    )
+    ranks = "; ".join(_ranks(table, inner, layers, rank) for inner in (PLAIN, WHITENED))
+    return text + "".join(f"{end}. " for end in ends) + f"{ranks}."
 
 
 def _parts(rates: dict[str, dict[int, Row]], rank: dict[int, Row], layer: int) -> str:

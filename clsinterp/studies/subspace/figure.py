@@ -68,12 +68,13 @@ def subspace_figure(table: pa.Table, shown: Shown) -> go.Figure:
             key(fig, f"{inner} inner product, layers {drawn[0]} (pale) to {drawn[-1]}", colour=colour, row=2, col=2)
     fig.update_xaxes(title_text="directions swapped", **ticks, row=2, col=2)
     fig.update_yaxes(title_text="share of the full swap's effect", rangemode="tozero", row=2, col=2)
-    middle = layers[len(layers) // 2]
-    whole, inside, outside = (
-        one(table, curve=name, measure="donor", layer=middle, draw=None)["value"]
-        for name in ("shuffle", "swap_probe_subspace", "swap_complement")
+    whole = {r["layer"]: r["value"] for r in pick(table, curve="shuffle", measure="donor", draw=None)}
+    most = max(layers, key=lambda layer: (whole[layer], -layer))  # where the swap does most
+    inside, outside = (
+        one(table, curve=name, measure="donor", layer=most, draw=None)["value"]
+        for name in ("swap_probe_subspace", "swap_complement")
     )
-    title = (f"{shown.name}: a swap at layer {middle} turns {whole:.2f} of outputs to the donor's label, one of the probe's row "
+    title = (f"{shown.name}: a swap at layer {most} turns {whole[most]:.2f} of outputs to the donor's label, one of the probe's row "
              f"space alone {inside:.2f}, one of all the rest {outside:.2f}")  # fmt: skip
     return finish(fig, title, shared=((1,),))
 
