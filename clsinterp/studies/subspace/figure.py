@@ -74,8 +74,8 @@ def subspace_figure(table: pa.Table, shown: Shown) -> go.Figure:
         one(table, curve=name, measure="donor", layer=most, draw=None)["value"]
         for name in ("swap_probe_subspace", "swap_complement")
     )
-    title = (f"{shown.name}: a swap at layer {most} turns {whole[most]:.2f} of outputs to the donor's label, one of the probe's row "
-             f"space alone {inside:.2f}, one of all the rest {outside:.2f}")  # fmt: skip
+    title = (f"{shown.name}: a swap at layer {most} turns {whole[most]:.2f} of outputs to the donor's label, one of the probe's "
+             f"row space alone {inside:.2f}, one of all the rest {outside:.2f}")  # fmt: skip
     return finish(fig, title, shared=((1,),))
 
 
