@@ -69,8 +69,6 @@ def _kept(table: pa.Table) -> str:
         verdict = "as in the paper, relevant patches keep more than patches by chance"
     else:
         verdict = "only some orders keep more than chance does"
-    if not others:  # a table of before there were controls
-        return f"With some patches only, most relevant first, the area under accuracy is {text}: {verdict}."
     own = [f"{two(areas[other])} by {order}" for order, other in others.items()]
     better = [order for order, other in others.items() if areas[order] > areas[other]]
     said = "an image's own order says more than where patches lie" if len(better) == len(others) else (
