@@ -26,7 +26,7 @@ import torch
 
 from clsinterp.errors import RequestError
 from clsinterp.studies.causality.context import context
-from clsinterp.studies.causality.figure import context_figure, counting_figure
+from clsinterp.studies.causality.figure import CHANCE, context_figure, counting_figure
 from clsinterp.studies.causality.setup import CountingSetup, partner
 from clsinterp.studies.command import Findings, study
 from clsinterp.studies.setup import Batch
@@ -106,9 +106,9 @@ def main(setup: CountingSetup, args) -> Findings:
     act = pick(table, curve="turns to the donor's count", direction="both")
     tell = [{**r, "group": f"{r['group']}: read"} for r in pick(table, curve="probe reads the count")]
     summary = wide(pa.Table.from_pylist(act + tell), "layer", "group")
-    note = f"{kept} of {total} pairs used; count read by probes on clean images, chance 0.2"
+    note = f"{kept} of {total} pairs used; count read by probes on clean images, chance {CHANCE}"
     return Findings(
-        summary, [counting_figure(table, setup, 0.2), context_figure(table, setup)], {"causality": table}, (note,)
+        summary, [counting_figure(table, setup), context_figure(table, setup)], {"causality": table}, (note,)
     )
 
 

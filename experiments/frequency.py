@@ -101,9 +101,7 @@ def main(setup: Setup, args) -> Findings:
     table = rows.table()
     heads = table.filter([m == "refitted head" for m in table["measure"].to_pylist()])
     note = f"heads refitted on the train images; random: {args.draws} draws together; chance {1 / setup.n_classes:.3f}"
-    return Findings(
-        wide(heads, "kind", "embedding"), [frequency_figure(table, setup, CUTS)], {"frequency": table}, (note,)
-    )
+    return Findings(wide(heads, "kind", "embedding"), [frequency_figure(table, setup)], {"frequency": table}, (note,))
 
 
 if __name__ == "__main__":

@@ -70,9 +70,13 @@ def main(setup: Setup, args) -> Findings:
     def place(row: dict) -> str:
         return f"L{row['layer']}H{row['head']}" if row["token"] is None else token_names[row["token"]]
 
-    about = f"{setup.name}, {names[0]} into {names[1]}"
+    curves = {"tokens": tokens, "heads": heads, "heads, first-order": estimate}
+    rows = [
+        {**facts, "curve": c, "place": place(row), **row} for c, found in curves.items() for row in found.to_pylist()
+    ]
+    table = pa.Table.from_pylist(rows)
     figures = [
-        heads_figure(tokens, heads, estimate, token_names, place, about),
+        heads_figure(table, setup),
         patching_figure(tokens, f"Tokens, resid_pre patched: {pair}", token_names, metric="recovered"),
         patching_figure(estimate, f"Heads, first-order estimate: {pair}", metric="recovered"),
     ]
@@ -92,12 +96,7 @@ def main(setup: Setup, args) -> Findings:
     ]  # fmt: skip
     alike = np.corrcoef(np.array(heads["value"]), np.array(estimate["value"]))[0, 1]
     notes = (pair, f"correlation of estimate and real patching over heads: {alike:.2f}")
-    curves = {"tokens": tokens, "heads": heads, "heads, first-order": estimate}
-    rows = [
-        {**facts, "curve": c, "place": place(row), **row} for c, found in curves.items() for row in found.to_pylist()
-    ]
-    tables = {"head_patching": pa.Table.from_pylist(rows)}
-    return Findings(pa.Table.from_pylist(summary), figures, tables, notes)
+    return Findings(pa.Table.from_pylist(summary), figures, {"head_patching": table}, notes)
 
 
 if __name__ == "__main__":

@@ -28,14 +28,13 @@ from clsinterp.figures.note import published_curves
 from clsinterp.studies.command import Findings, study
 from clsinterp.studies.readouts import agreement
 from clsinterp.studies.readouts.calibration import measure
-from clsinterp.studies.readouts.figure import calibration_figure, readouts_figure
+from clsinterp.studies.readouts.figure import KINDS, calibration_figure, readouts_figure
 from clsinterp.studies.readouts.fresh import Moments, constant, gaussian
 from clsinterp.studies.readouts.learned import answers, learn, through_next_block
 from clsinterp.studies.setup import Setup
 from clsinterp.studies.tidy import Rows, joined, pick, wide
 from clsinterp.sweeps.capture import capture
 
-KINDS = ("intact", "constant", "learned constant", "gaussian", "generator", "augment")
 HIS = {"intact": "null", "generator": "replace", "augment": "augment"}  # names in the note's code
 
 
@@ -98,8 +97,8 @@ def main(setup: Setup, args) -> Findings:
     said = f"output {output:.3f}; best average of the last k read-outs: " + ", ".join(
         f"{k} {v:.3f}" for k, v in best.items()
     )
-    figures.insert(0, readouts_figure(table, grids["generator"], setup, KINDS))
     tables = {"readouts": table, "agreement": pa.Table.from_pylist(alike)}
+    figures.insert(0, readouts_figure(*tables.values(), setup))
     return Findings(wide(table, "layer", "curve", KINDS), figures, tables, (said, *notes))
 
 

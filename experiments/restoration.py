@@ -3,8 +3,8 @@
 The note of 2026-02-13 (lrast.github.io/science/2026/02/13/lab_notes.html) permuted the CLS tokens of one layer and probed
 every layer after it (ViT-B on tiny-imagenet). Its probes were fitted after the swap (which it calls a shuffle): the hook that
 swaps is in place while tokens are collected for training and for testing ("the decoders are trained on post-randomization
-data"). There the probe right after the swap falls to chance, early and late layers recover within a block or two, middle
-layers more slowly.
+data"). There the probe right after the swap falls to chance, early and late layers recover within a block or two, middle layers
+more slowly.
 
 Method. Probes at layer j after CLS tokens were permuted at layer l <= j: fitted again on train tokens swapped in the same way
 (the note's, `refitted probe`), and fitted on intact tokens (ours, `same probe`): a label that comes back in another format is
@@ -22,13 +22,11 @@ import torch
 from clsinterp.interventions import permute, swap
 from clsinterp.runs.verdicts import FEWEST
 from clsinterp.studies.command import Findings, study
-from clsinterp.studies.restoration.figure import restoration_figure
+from clsinterp.studies.restoration.figure import FEW, SETS, restoration_figure
 from clsinterp.studies.restoration.floor import FLOOR, back_after
 from clsinterp.studies.setup import Batch, Setup
 from clsinterp.studies.tidy import Rows, pick, wide
 from clsinterp.sweeps.variants import INTACT, Edit, on, variants
-
-FEW = 3  # layers of the short run of swaps
 
 
 def shuffled(setup: Setup, batch: Batch, layers: range, part: int) -> Edit:
@@ -87,7 +85,7 @@ def main(setup: Setup, args) -> Findings:
             rows.share(hits, curve=kind, layer=copy - 1, probed_layer=j)
             shown[kind][copy - 1, j] = hits
 
-    sets = {"at l alone": 1, f"at the {FEW} layers up to l": FEW, "at every layer up to l": len(layers)}
+    sets = dict(zip(SETS, (1, FEW, len(layers)), strict=True))
     runs = [(name, last, range(max(0, last + 1 - n), last + 1)) for name, n in sets.items() for last in layers]
     after: dict[tuple, list] = {}
     for batch in setup.batches(setup.test, "several layers"):
@@ -104,7 +102,7 @@ def main(setup: Setup, args) -> Findings:
         summary = summary.append_column(f"{kind} back after", pa.array(back, pa.int64()))
     note = (f"output intact {intact:.3f}; back after: blocks since the swap from which on the probe is right more often than "
             f"donors have the same label (no verdict below {FEWEST} test images: {len(setup.test)})")  # fmt: skip
-    figure = restoration_figure(table, setup, list(sets))
+    figure = restoration_figure(table, setup)
     return Findings(summary, [figure], {"restoration": table}, (note,))
 
 

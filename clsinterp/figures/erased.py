@@ -29,14 +29,9 @@ def erased_figure(curves: pa.Table, facts: Facts) -> go.Figure:
         found = [r for r in table if (r["curve"], r["metric"]) == (name, metric)]
         return sorted(found, key=lambda r: (r["layer"] or 0, r["probed_layer"] or 0))
 
-    fig = panel_grid(
-        [
-            *(titled(text, rows("erased", metric)) for metric, text in METRICS.items()),
-            titled(READ, rows("probe", "accuracy")),
-        ],
-        shared_yaxes=True,
-        horizontal_spacing=0.04,
-    )
+    titles = [titled(text, rows("erased", metric)) for metric, text in METRICS.items()]
+    read = titled(READ, rows("probe_after_erasure", "accuracy"))
+    fig = panel_grid([*titles, read], shared_yaxes=True, horizontal_spacing=0.04)
     for col, metric in enumerate(METRICS, start=1):
         for n, (name, label) in enumerate(CURVES.items()):
             for alone, dash in (("", "solid"), ("_cls_only", "dot")):

@@ -27,6 +27,7 @@ from clsinterp.runs.folder import IN_USE, RunFolder
 from clsinterp.runs.ranges import refuse_outside
 from clsinterp.signals import ending_as_interrupts, exit_status
 from clsinterp.studies.setup import Setup
+from clsinterp.studies.shown import Recorded
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,16 @@ def _common(parser: argparse.ArgumentParser, model: str, several: bool, name: st
         "--head", choices=["auto", "own", "fit"], default="auto",
         help="the checkpoint's classifier (own), one fitted on the train images (fit), or own where its classes are the data's",
     )  # fmt: skip
+    parser.add_argument(
+        "--classifier", type=Path, help="run folder or saved head, put in the place of the checkpoint's own classifier"
+    )
     parser.add_argument("--label-map", type=Path, help="file: the model's class of every label of the data")
+    parser.add_argument("--train-per-class", type=int, help="train images of each class; default all")
+    parser.add_argument("--test-per-class", type=int, help="test images of each class; default all")
     parser.add_argument("--limit", type=int, help="first N train and first N test images only")
+    parser.add_argument(
+        "--image-size", type=int, help="side in pixels, for families that take any size; default the checkpoint's"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of every random choice")
     parser.add_argument("--batch-size", type=int, default=128, help="images per batch; swaps happen within one")
     parser.add_argument("--device", default="auto")
@@ -122,7 +131,8 @@ def _common(parser: argparse.ArgumentParser, model: str, several: bool, name: st
 def _run(
     measure: Callable[..., Findings], name: str, args: argparse.Namespace, several: bool, opener: Callable[..., Setup]
 ) -> None:
-    refuse_outside(limit=args.limit, seed=args.seed, batch_size=args.batch_size, workers=args.workers)
+    numbers = ("limit", "train_per_class", "test_per_class", "image_size", "seed", "batch_size", "workers")
+    refuse_outside(**{number: getattr(args, number) for number in numbers})
     quiet_libraries()
     folder = RunFolder(args.out)
     folder.refuse_unfit(resume=False, overwrite=args.overwrite)
@@ -133,6 +143,8 @@ def _run(
         for model in args.model if several else [args.model]:
             setup = opener(
                 model, args.data, limit=args.limit, seed=args.seed, batch_size=args.batch_size, workers=args.workers,
+                train_per_class=args.train_per_class, test_per_class=args.test_per_class, image_size=args.image_size,
+                classifier=args.classifier,
                 bars=_bars, device=args.device, dtype=args.dtype, head=args.head,
                 label_map=None if args.label_map is None else read_label_map(args.label_map),
             )  # fmt: skip
@@ -166,6 +178,7 @@ def _run(
 def _described(setup: Setup) -> dict[str, Any]:
     return {
         **setup.facts(),
+        **Recorded.of(setup).facts(),
         "weights": setup.model.checkpoint.fingerprint(),
         "head": setup.match.how,
         "train": {"n": len(setup.train), "fingerprint": setup.train.fingerprint()},

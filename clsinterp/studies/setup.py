@@ -71,6 +71,10 @@ class Setup(Loaded):
         data: str,
         *,
         limit: int | None = None,
+        train_per_class: int | None = None,
+        test_per_class: int | None = None,
+        image_size: int | None = None,
+        classifier: str | Path | None = None,
         device: str = "auto",
         dtype: str = "auto",
         head: str = "auto",
@@ -82,21 +86,22 @@ class Setup(Loaded):
         Args:
             name: hub id, checkpoint folder or zoo/NAME.
             data: as in `clsinterp.data.sources.open_data`.
-            limit: first N train and first N test images only.
+            limit, train_per_class, test_per_class: how many images, as in `open_data`.
+            image_size, classifier: side in pixels that images are brought to, and what answers, as in `VisionModel`.
             device: where the model runs.
             dtype: of its weights.
             head, label_map: as in `clsinterp.data.labels.match_labels`.
             **options: `seed`, `batch_size`, `workers` and `bars` of the setup.
 
         Raises:
-            RequestError: a model or data that cannot be had, or a batch size below 2.
+            RequestError: a model or data that cannot be had, a size that the model does not take, or a batch size below 2.
         """
         if options.get("batch_size", 2) < 2:
             raise RequestError(f"a batch size of {options['batch_size']} was given; swapping needs at least 2.")
-        images = {"seed": options.get("seed", 0), "limit": limit}
-        loaded = load(
-            name, data, model={"device": device, "dtype": dtype}, images=images, head=head, label_map=label_map
-        )
+        images = {"seed": options.get("seed", 0), "limit": limit, "train_per_class": train_per_class,
+                  "test_per_class": test_per_class}  # fmt: skip
+        loading = {"device": device, "dtype": dtype, "image_size": image_size, "classifier": classifier}
+        loaded = load(name, data, model=loading, images=images, head=head, label_map=label_map)
         return cls._reading(Path(name).name if Path(name).is_dir() else name, loaded, **options)
 
     @classmethod
@@ -115,9 +120,19 @@ class Setup(Loaded):
         return replace(setup, head=setup.fitted_head()) if fit else setup
 
     @property
+    def reads_by_ridge(self) -> bool:
+        """Whether the classifier is a ridge fit, whose scores are no probabilities."""
+        return self.match.how == "fit" or self.model.checkpoint.head_from == "fitted"
+
+    @property
     def n_classes(self) -> int:
         """Classes of the data, which probes tell apart."""
         return len(self.train.class_names)
+
+    @property
+    def n_answers(self) -> int:
+        """Classes of the classifier."""
+        return self.head.n_classes
 
     @property
     def layers(self) -> tuple[int, ...]:

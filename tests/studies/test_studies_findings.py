@@ -15,13 +15,16 @@ from clsinterp.studies.tidy import pick
 README = EXPERIMENTS / "README.md"
 
 
-def table(name: str) -> pa.Table:
-    return pq.read_table(EXPERIMENTS / "tables" / f"{name}.parquet")
+PHOTOS = sorted(path.stem for path in (EXPERIMENTS / "tables" / "photos").glob("*.md"))
+SHOWN = [(name, "") for name in STUDIES] + [(name, "photos") for name in PHOTOS]  # (study, folder)
 
 
-def notes(name: str) -> list[str]:
-    lines = (EXPERIMENTS / "tables" / f"{name}.md").read_text().splitlines()
-    return [line for line in lines if line and not line.startswith("|")]
+def table(name: str, part: str = "") -> pa.Table:
+    return pq.read_table(EXPERIMENTS / "tables" / part / f"{name}.parquet")
+
+
+def notes(name: str, part: str = "") -> list[str]:
+    return script("gallery").notes((EXPERIMENTS / "tables" / part / f"{name}.md").read_text())
 
 
 def altered(name: str, change) -> str:
@@ -32,20 +35,32 @@ def altered(name: str, change) -> str:
     return SENTENCES[name](pa.Table.from_pylist(rows, schema=table(name).schema), notes(name))
 
 
-@pytest.mark.parametrize("name", STUDIES)
-def test_the_readme_says_what_the_tables_beside_it_say(name):
-    text = README.read_text()
-    assert script("gallery").with_finding(text, name, SENTENCES[name](table(name), notes(name))) == text
+@pytest.mark.parametrize(("name", "part"), SHOWN)
+def test_the_readme_says_what_the_tables_beside_it_say(name, part):
+    text, gallery = README.read_text(), script("gallery")
+    block = f"{name}, {part}" if part else name
+    assert gallery.with_finding(text, block, gallery.finding(name, table(name, part), notes(name, part))) == text
+    assert f"figures/{part + '/' if part else ''}{name}.svg" in text
+    assert (EXPERIMENTS / "figures" / part / f"{name}.svg").exists()
 
 
-@pytest.mark.parametrize("name", STUDIES)
-def test_the_committed_summary_and_the_committed_table_are_of_one_run(name):
-    shown = {cell for line in (EXPERIMENTS / "tables" / f"{name}.md").read_text().splitlines() if line.startswith("|")
-             for cell in line.strip("| ").split(" | ") if re.fullmatch(r"-?\d+\.\d{3}", cell)}  # fmt: skip
-    measured = {f"{row['value']:.3f}" for row in table(name).to_pylist() if row["value"] is not None}
-    measured |= {
-        f"{row[end]:.3f}" for row in table(name).to_pylist() for end in ("ci_low", "ci_high") if row[end] is not None
-    }
+def test_every_finding_on_photos_has_its_table_and_says_how_much_it_stands_on():
+    blocks = re.findall(r"<!-- finding: (\w+), photos -->\n(.*?)<!-- end -->", README.read_text(), re.DOTALL)
+    assert sorted(name for name, _ in blocks) == PHOTOS
+    for _, text in blocks:
+        assert re.search(
+            r"Measured on [\d,]+ test images of 112 pixels; .* on [\d,]+ train images\.", " ".join(text.split())
+        )
+
+
+@pytest.mark.parametrize(("name", "part"), SHOWN)
+def test_the_committed_summary_and_the_committed_table_are_of_one_run(name, part):
+    shown = {
+        cell for line in (EXPERIMENTS / "tables" / part / f"{name}.md").read_text().splitlines() if line.startswith("|")
+        for cell in line.strip("| ").split(" | ") if re.fullmatch(r"-?\d+\.\d{3}", cell)
+    }  # fmt: skip
+    rows = table(name, part).to_pylist()
+    measured = {f"{row[end]:.3f}" for row in rows for end in ("value", "ci_low", "ci_high") if row[end] is not None}
     assert shown
     assert shown <= measured
 

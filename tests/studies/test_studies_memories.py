@@ -1,6 +1,7 @@
 """Sublayers as memories, patches by probes, class and context tokens: naive twins, and models whose answer was built in."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -87,6 +88,17 @@ def test_patches_by_probes_come_in_the_order_of_their_ranks():
         assert cuts.top(relevance, 1).nonzero()[0].tolist() == [0, order[0]]
 
 
+def test_the_controls_of_kept_patches_keep_the_place_and_the_shape():
+    setup = SimpleNamespace(seed=0, model=SimpleNamespace(patch_grid=lambda pixels: (3, 5)))
+    batch = type("Batch", (), {"number": 0, "pixels": None, "__len__": lambda self: 4})()
+    for row in cuts.adjoining(setup, batch):
+        kept = [divmod(int(i), 5) for i in cuts.top(row.unsqueeze(0), 5)[0].nonzero()]
+        for r, c in kept[1:]:  # every kept patch adjoins another one
+            assert any(abs(r - a) + abs(c - b) == 1 for a, b in kept if (a, b) != (r, c))
+    own = lambda setup, batch: torch.arange(12.0).view(4, 3)  # noqa: E731
+    assert cuts.another(own)(setup, batch).tolist() == own(setup, batch)[[3, 0, 1, 2]].tolist()
+
+
 def test_permutation_test_tells_a_difference_from_none():
     random = torch.Generator().manual_seed(0)
     where = torch.rand(40, 9, generator=random) < 0.4
@@ -135,6 +147,11 @@ def test_context_reads_objects_and_background(checkpoint, folder, family):
     means = [sum(v) / len(v) for v in expected.values()]
     assert apart["value"] == pytest.approx(means[0] - means[1], abs=1e-5)
     assert 0 < apart["p"] <= 1
+    control, beyond = (
+        one(table, curve=f"objects above background, {what}", layer=2)["value"]
+        for what in ("another count", "beyond another count")
+    )
+    assert beyond == pytest.approx(apart["value"] - control)
     output = one(table, curve="output, patches alone", group="all patches")
     assert output["value"] == pytest.approx(sum(hits) / len(hits))
     assert {r["group"] for r in pick(table, curve="output, patches alone")} == {"all patches", "objects", "background"}

@@ -6,6 +6,7 @@ import math
 import re
 import sys
 
+import plotly.graph_objects as go
 import pyarrow.parquet as pq
 import pytest
 import study_scripts
@@ -21,7 +22,9 @@ from clsinterp.data.sources import open_data
 from clsinterp.interventions import donors
 from clsinterp.runs.request import Request, Resources
 from clsinterp.runs.run import run as run_note
+from clsinterp.studies.drawn import DRAWN
 from clsinterp.studies.setup import Setup
+from clsinterp.studies.shown import Recorded
 
 LIMIT = 24
 
@@ -285,7 +288,9 @@ def test_every_study_takes_a_head_and_a_label_map(checkpoint, folder, tmp_path):
 def test_class_space_measures_trained_and_twin(done):
     out = done("class_space", "beit", words=("--perturbed", LIMIT))
     table = rows(out, "class_space")
-    assert {r["order"] for r in table if r["share"] is not None} == {"lens", "gradient", "chance", "probes"}
+    own = {"lens", "gradient", "probes"}
+    orders = own | {f"{order}, another image's" for order in own} | {"chance", "chance in one piece"}
+    assert {r["order"] for r in table if r["share"] is not None} == orders
     # after the last block the class is on top of the CLS token where the output is right
     assert cell(table, curve="identifiability rate, cls", layer=3, control="trained") == pytest.approx(
         cell(table, curve="output", order="intact", share=None)
@@ -306,7 +311,8 @@ def test_class_space_measures_trained_and_twin(done):
 def test_class_space_without_a_cls_token_reads_the_patches(done):
     table = rows(done("class_space", "siglip", words=("--tokens", "2", "--perturbed", "8")), "class_space")
     assert {r["curve"] for r in table if r["curve"].startswith("identifiability,")} == {"identifiability, patches"}
-    assert {r["order"] for r in table if r["share"] is not None} == {"gradient", "chance"}
+    assert {r["order"] for r in table if r["share"] is not None} == {
+        "gradient", "gradient, another image's", "chance", "chance in one piece"}  # fmt: skip
 
 
 def test_class_space_reads_a_checkpoint_without_a_classifier_through_a_fitted_one(done):
@@ -419,24 +425,82 @@ def test_requests_that_cannot_be_done_end_with_2(checkpoint, folder, tmp_path, c
     assert "two models are called" in " ".join(capsys.readouterr().err.split())
 
 
-def test_gallery_draws_from_the_runs_that_are_there(done, tmp_path, monkeypatch):
-    out = done("note", "deit")
-    monkeypatch.setattr(
-        sys, "argv", ["gallery.py", "--figures-only", "--only", "note", "--runs", str(tmp_path), "--out", str(tmp_path)]
-    )
-    (tmp_path / "note").symlink_to(out)
-    (tmp_path / "README.md").write_text("before\n\n<!-- finding: note -->\nold\n<!-- end -->\n\nafter\n")
+def gallery(monkeypatch, out, *words):
+    monkeypatch.setattr(sys, "argv", ["gallery.py", "--runs", str(out), "--out", str(out), *map(str, words)])
     script("gallery").main()
+
+
+def test_gallery_writes_what_runs_found_and_draws_it_again_from_the_tables(done, tmp_path, monkeypatch):
+    folders = {"note": done("note", "deit"), "ablations": done("ablations", "dinov2-registers")}
+    for name, folder in folders.items():
+        (tmp_path / name).symlink_to(folder)
+    blocks = "".join(f"<!-- finding: {name} -->\nold\n<!-- end -->\n" for name in folders)
+    (tmp_path / "README.md").write_text(f"before\n\n{blocks}\nafter\n")
+    gallery(monkeypatch, tmp_path, "--only", "note,ablations")
     readme = (tmp_path / "README.md").read_text()
-    probe = cell([r for r in rows(out, "curves") if r["metric"] == "accuracy"], curve="probe", layer=3)
+    probe = cell([r for r in rows(folders["note"], "curves") if r["metric"] == "accuracy"], curve="probe", layer=3)
     assert re.match(
-        rf"before\n\n<!-- finding: note -->\nOn `deit` .*{probe:.2f}.*\n<!-- end -->\n\nafter\n$", readme, re.DOTALL
+        rf"before\n\n<!-- finding: note -->\nOn `deit` .*{probe:.2f}.*\n<!-- end -->\n.*\nafter\n$", readme, re.DOTALL
     )
-    assert pq.read_table(tmp_path / "tables" / "note.parquet").equals(pq.read_table(out / "curves.parquet"))
+    kept = pq.read_table(tmp_path / "tables" / "note.parquet")
+    assert kept.equals(pq.read_table(folders["note"] / "curves.parquet"))
     svg = (tmp_path / "figures" / "note.svg").read_text()
     assert svg.startswith("<svg")
     assert len(svg) < 250_000
-    assert (tmp_path / "tables" / "note.md").read_text() == (out / "summary.md").read_text()
+    assert (tmp_path / "tables" / "note.md").read_text() == (folders["note"] / "summary.md").read_text()
+    for name in folders:  # without the runs, figures and findings come back from the tables
+        (tmp_path / name).unlink()
+    (tmp_path / "figures" / "ablations.svg").unlink()
+    (tmp_path / "README.md").write_text(f"before\n\n{blocks}\nafter\n")
+    gallery(monkeypatch, tmp_path, "--only", "note,ablations", "--figures-only")
+    assert (tmp_path / "README.md").read_text() == readme
+    assert "permute" in (tmp_path / "figures" / "ablations.svg").read_text()
+
+
+def test_the_second_part_of_the_gallery_fits_one_head_and_says_how_much_was_measured(
+    checkpoint, folder, tmp_path, monkeypatch
+):
+    module = script("gallery")
+    monkeypatch.setattr(module, "PHOTOS", {"ablations": "--train-per-class 2 --test-per-class 4"})
+    monkeypatch.setattr(module, "SIZE", 48)
+    (tmp_path / "README.md").write_text("<!-- finding: ablations, photos -->\nold\n<!-- end -->\n")
+    gallery(monkeypatch, tmp_path, "--photos", folder, "--models", checkpoint("dinov2"), "--only", "ablations")
+    said = f"Measured on {4 * tiny.CLASSES} test images of 48 pixels"
+    assert said in " ".join((tmp_path / "README.md").read_text().split())
+    assert said in (tmp_path / "tables" / "photos" / "ablations.md").read_text()
+    assert (tmp_path / "figures" / "photos" / "ablations.svg").exists()
+    (model,) = json.loads((tmp_path / "photos" / "ablations" / "run.json").read_text())["models"]
+    assert model["head"] == "name"  # the saved head's classes are the data's
+    assert (tmp_path / "photos" / "head.safetensors").exists()
+
+
+def test_a_figure_that_shows_an_image_does_not_get_into_the_gallery(tmp_path):
+    module = script("gallery")
+    figure = go.Figure(go.Image(z=[[[0, 0, 0]]]))
+    with pytest.raises(SystemExit, match="shows an image"):
+        module.draw(module.zoo(tmp_path, None), "note", tmp_path, figure)
+
+
+@pytest.mark.parametrize(
+    ("name", "families", "words"),
+    [
+        ("restoration", ("deit",), ()),
+        ("readouts", ("clip",), ("--epochs", "2", "--samples", "5")),
+        ("class_space", ("beit",), ("--perturbed", LIMIT)),
+        ("causality", ("vit",), ("--all-pairs",)),
+        ("frequency", ("deit",), ("--draws", "1")),
+        ("ablations", ("dinov2-registers",), ()),
+        ("donors", ("vit", "clip"), ("--mode", "cross_label")),
+        ("erasure", ("vit",), ()),
+        ("subspace", ("vit",), ("--draws", "1")),
+    ],
+)
+def test_a_figure_drawn_again_from_the_tables_is_the_one_that_the_study_drew(name, families, words, done):
+    out = done(name, *families, words=words)
+    models = [Recorded.read(model) for model in json.loads((out / "run.json").read_text())["models"]]
+    tables = {path.stem: pq.read_table(path) for path in out.glob("*.parquet") if path.stem != "summary"}
+    again = json.loads(DRAWN[name](tables, models).to_json())
+    assert again == json.loads((out / "figure.json").read_text())
 
 
 def test_the_counting_recipe_trains_exports_and_counts(tmp_path, monkeypatch):

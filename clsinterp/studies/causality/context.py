@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clsinterp.errors import RequestError
-from clsinterp.interventions import Seed, generator
+from clsinterp.interventions import Seed, donors, generator
 from clsinterp.probing.metrics import identifiability, ranks
 from clsinterp.studies.causality.setup import CountingSetup
 from clsinterp.studies.class_space.cuts import with_patches
@@ -42,7 +42,9 @@ def context(setup: CountingSetup, rows: Rows) -> None:
     """Add to `rows` how identifiable the count is at patches with objects and at the background, and what either does alone.
 
     The clean images of the pairs are read. Curves: ``identifiability`` and ``identifiability rate`` of the groups ``objects``
-    and ``background`` by layer; ``objects above background`` with the permutation test's ``p``; and without a layer
+    and ``background`` by layer; ``objects above background`` with the permutation test's ``p``, the same for the count
+    of another image (``another count``: what patches say whatever is in the image), and paired what is ``beyond
+    another count``; and without a layer
     ``output, patches alone`` and ``identifiability rate, patches alone`` (after the last block) with the patches of a group
     alone, or all. Images in which objects touch every patch tell no difference and are left out.
     """
@@ -52,6 +54,7 @@ def context(setup: CountingSetup, rows: Rows) -> None:
     names = [f"blocks.{i}.hook_resid_post" for i in setup.layers]
     found: dict[tuple[str, str], list[Tensor]] = {}
     rank: list[Tensor] = []
+    label: list[Tensor] = []
     mask: list[Tensor] = []
     for batch in setup.batches(setup.test, "context"):
         groups = setup.masks(setup.test_pairs, batch)
@@ -66,7 +69,9 @@ def context(setup: CountingSetup, rows: Rows) -> None:
             return ranks(logits, targets.to(logits.device).unsqueeze(1).expand(logits.shape[:2])).cpu()
 
         cache = model.run_with_cache(pixels, names)[1]
-        rank.append(torch.stack([lens(cache[name]) for name in names]))
+        logits = torch.stack([part_logits(setup, cache[name])[:, first:].cpu() for name in names])
+        rank.append(logits.argsort(dim=-1, descending=True, stable=True).argsort(-1))  # of every count
+        label.append(targets)
         mask.append(where)
         for group, keep in (("all patches", torch.ones_like(where)), ("objects", where), ("background", ~where)):
             readout, stream = with_patches(model, pixels, keep)
@@ -75,14 +80,20 @@ def context(setup: CountingSetup, rows: Rows) -> None:
             found.setdefault((group, "identifiability rate"), []).append(share)
     if not rank:
         raise RequestError("objects touch every patch of every image; class and context tokens need some without.")
-    where = torch.cat(mask)
-    for layer, of_layer in zip(setup.layers, torch.cat(rank, dim=1), strict=True):
-        values = identifiability(of_layer, n_classes)
+    where, own = torch.cat(mask), torch.cat(label)
+    other = own[donors("cross_label", own, (setup.seed, 5))]
+    for layer, every in zip(setup.layers, torch.cat(rank, dim=1), strict=True):
+        of_layer, of_other = (every[torch.arange(len(own)), :, count] for count in (own, other))
+        values, control = (identifiability(found, n_classes) for found in (of_layer, of_other))
         for group, keep in (("objects", where), ("background", ~where)):
             rows.mean(_share(values, keep), curve="identifiability", group=group, layer=layer)
             rows.mean(_share(of_layer == 0, keep), curve="identifiability rate", group=group, layer=layer)
         p = permutation_test(values, where, (setup.seed, layer, 3))
         rows.mean(difference(values, where), curve="objects above background", layer=layer, p=p)
+        rows.mean(difference(control, where), curve="objects above background, another count", layer=layer)
+        rows.mean(
+            difference(values - control, where), curve="objects above background, beyond another count", layer=layer
+        )
     for (group, curve), parts in found.items():
         add = rows.share if curve == "output" else rows.mean
         add(torch.cat(parts), curve=f"{curve}, patches alone", group=group, layer=None)

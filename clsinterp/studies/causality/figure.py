@@ -6,10 +6,11 @@ import pyarrow as pa
 from clsinterp.figures.layout import finish
 from clsinterp.figures.pieces import curve, layer_axes, level, panel_grid, share_axis, titled
 from clsinterp.studies.causality.setup import GROUPS
-from clsinterp.studies.setup import Setup
+from clsinterp.studies.shown import Shown
 from clsinterp.studies.tidy import pick
 
 WIDTHS = (2, 5, 5, 2, 1.5)  # of the lines: what covers another one is thinner
+CHANCE = 0.2  # of five counts
 TITLES = {
     "turns to the donor's count": "acts: output turns to the donor's count",
     "logit difference": "acts: logit difference (0 host, 1 donor)",
@@ -17,13 +18,12 @@ TITLES = {
 }
 
 
-def counting_figure(table: pa.Table, setup: Setup, chance: float) -> go.Figure:
+def counting_figure(table: pa.Table, shown: Shown) -> go.Figure:
     """Three panels, a curve for each group of tokens.
 
     Args:
         table: rows with ``curve, group, layer, direction`` and a point; curves as in `TITLES`.
-        setup: for names.
-        chance: of the probes.
+        shown: for names.
     """
     found = {
         name: pick(table, curve=name, direction=None if name == "probe reads the count" else "both") for name in TITLES
@@ -35,25 +35,25 @@ def counting_figure(table: pa.Table, setup: Setup, chance: float) -> go.Figure:
             points = [r for r in rows if r["group"] == group]
             curve(fig, points, "CLS token" if group == "CLS" else group, n, width=WIDTHS[n], row=1, col=col)
         what = "layer" if name == "probe reads the count" else "layer of the swap"
-        layer_axes(fig, len(setup.layers), what, row=1, col=col)
+        layer_axes(fig, len(shown.layers), what, row=1, col=col)
     share_axis(fig, "share of outputs", row=1, col=1)
     share_axis(fig, "accuracy of the probe", row=1, col=3)
-    level(fig, chance, setup.layers, "chance of the probe", row=1, col=3)
+    level(fig, CHANCE, shown.layers, "chance of the probe", row=1, col=3)
     acts = [
         r["layer"] for r in found["turns to the donor's count"] if r["group"] == "removed object" and r["value"] >= 0.5
     ]
     told = {r["layer"]: r["value"] for r in found["probe reads the count"] if r["group"] == "removed object"}
     said = f"act at blocks {acts[0]} to {acts[-1]} and tell at {told[acts[0]]:.2f} there" if acts else "act at no block"
-    title = f"{setup.name}: the removed object's patches {said}, {told[max(told)]:.2f} after the last block"
+    title = f"{shown.name}: the removed object's patches {said}, {told[max(told)]:.2f} after the last block"
     return finish(fig, title, panel=360, shared=((1,),))
 
 
-def context_figure(table: pa.Table, setup: Setup) -> go.Figure:
+def context_figure(table: pa.Table, shown: Shown) -> go.Figure:
     """Two panels: identifiability of the count at patches with objects and without, and its rate.
 
     Args:
         table: rows of `clsinterp.studies.causality.context.context`.
-        setup: for names.
+        shown: for names.
     """
     curves = {"identifiability": "1 - rank of the count / C", "identifiability rate": "patches with the count on top"}
     fig = panel_grid(
@@ -62,11 +62,11 @@ def context_figure(table: pa.Table, setup: Setup) -> go.Figure:
     for col, name in enumerate(curves, start=1):
         for n, group in enumerate(("objects", "background"), start=1):
             curve(fig, pick(table, curve=name, group=group), f"patches with {group}", n, row=1, col=col)
-        layer_axes(fig, len(setup.layers), "block", row=1, col=col)
+        layer_axes(fig, len(shown.layers), "block", row=1, col=col)
         share_axis(fig, "", row=1, col=col)
     apart = pick(table, curve="objects above background")
     clear = [r["layer"] for r in apart if r["p"] < 0.025]
     less = [r["layer"] for r in apart if r["p"] > 0.975]
-    title = (f"{setup.name}: patches with objects tell the count more than the background in {len(clear)} blocks, less in "
+    title = (f"{shown.name}: patches with objects tell the count more than the background in {len(clear)} blocks, less in "
              f"{len(less)}, of {len(apart)}")  # fmt: skip
     return finish(fig, title, panel=360, shared=((1,),))

@@ -34,8 +34,9 @@ class CountingSetup(Setup):
 
     @classmethod
     def open(
-        cls, name: str, data: str, *, limit: int | None = None, device: str = "auto", dtype: str = "auto",
-        **options: Any,
+        cls, name: str, data: str, *, limit: int | None = None, train_per_class: int | None = None,
+        test_per_class: int | None = None, image_size: int | None = None,
+        classifier: str | Path | None = None, device: str = "auto", dtype: str = "auto", **options: Any,
     ) -> Self:  # fmt: skip
         """Load the model, make pairs of the objects in `data`; a model that does not count gets a fitted head.
 
@@ -43,17 +44,25 @@ class CountingSetup(Setup):
             name: hub id, checkpoint folder or zoo/NAME.
             data: labelled images, used as objects; as in `clsinterp.data.sources.open_data`.
             limit: first N train and test images as objects, and at most N pairs of each split.
+            train_per_class, test_per_class: refused: canvases are made, and their classes are counts.
+            image_size, classifier: side in pixels that canvases are brought to, and what counts, as in `VisionModel`.
             device: where the model runs.
             dtype: of its weights.
             **options: as for `Setup`; the batch size must be even, since pairs stand side by side.
 
         Raises:
-            RequestError: a model or data that cannot be had, an odd batch size, or objects that cannot be seen.
+            RequestError: a model or data that cannot be had, a size that the model does not take, images by class, an odd batch
+                size, or objects that cannot be seen.
         """
+        for asked, given in (("train_per_class", train_per_class), ("test_per_class", test_per_class)):
+            if given is not None:
+                raise RequestError(
+                    f"{asked}={given} was given; this study makes its own images, of counts; limit= says how many pairs."
+                )
         size, seed = options.get("batch_size", 128), options.get("seed", 0)
         if size % 2:
             raise RequestError(f"a batch size of {size} was given; pairs stand side by side, so it has to be even.")
-        model = load_model(name, device=device, dtype=dtype)
+        model = load_model(name, device=device, dtype=dtype, image_size=image_size, classifier=classifier)
         pairs = {}
         for part, (split, most) in enumerate(zip(open_data(data, seed=seed, limit=limit), (TRAIN, TEST), strict=True)):
             garments = objects([split.image(i) for i in range(len(split))])

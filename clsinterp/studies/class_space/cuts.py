@@ -15,6 +15,7 @@ from clsinterp.studies.setup import Batch, Setup
 from clsinterp.vision_model import VisionModel
 
 Pattern = Float[Tensor, "batch head query key"]
+Order = Callable[[Setup, Batch], Tensor]  # relevance (batch, patch)
 
 
 def no_cls(model: VisionModel) -> Callable[[Pattern, HookPoint], Pattern]:
@@ -152,6 +153,19 @@ def chance(setup: Setup, batch: Batch) -> Float[Tensor, "batch patch"]:
     return torch.rand(len(batch), rows * columns, generator=generator((setup.seed, batch.number, 1)))
 
 
+def adjoining(setup: Setup, batch: Batch) -> Float[Tensor, "batch patch"]:
+    """How near each patch is to one drawn from (seed, batch): what is kept by chance, but in one piece, as objects are."""
+    rows, columns = setup.model.patch_grid(batch.pixels)
+    place = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).float()
+    centre = torch.randint(len(place), (len(batch),), generator=generator((setup.seed, batch.number, 4)))
+    return -torch.cdist(place[centre], place)
+
+
+def another(order: Order) -> Order:
+    """The relevance of the patches of the image before, in place of the image's own: the same places, no matter what is there."""
+    return lambda setup, batch: order(setup, batch).roll(1, 0)
+
+
 def by_probes(rank: Int[Tensor, "layer patch n"]) -> Callable[[Setup, Batch], Float[Tensor, "batch patch"]]:
     """Relevance of each patch by linear probes: how early the true class ranks, summed over blocks, as in Vilas et al.
 
@@ -166,12 +180,12 @@ def by_probes(rank: Int[Tensor, "layer patch n"]) -> Callable[[Setup, Batch], Fl
     return relevance
 
 
-Order = Callable[[Setup, Batch], Tensor]
 ORDERS: dict[str, Order] = {
     "lens": lens_relevance,
     "gradient": input_gradient,
-    "chance": chance,
-}
+}  # what an image's patches are ordered by
+BY_CHANCE: dict[str, Order] = {"chance": chance, "chance in one piece": adjoining}
+ANOTHER = "{}, another image's"
 
 
 def top(relevance: Float[Tensor, "batch patch"], n: int, first: bool = True) -> Bool[Tensor, "batch patch"]:

@@ -8,7 +8,8 @@ import pyarrow as pa
 from clsinterp.figures.layout import finish
 from clsinterp.figures.pieces import curve, key, layer_axes, level, panel_grid, share_axis, titled
 from clsinterp.figures.style import COLOURS
-from clsinterp.studies.setup import Setup
+from clsinterp.studies.class_space.cuts import ANOTHER
+from clsinterp.studies.shown import Shown
 from clsinterp.studies.tidy import pick
 
 PARTS = {"cls": ("CLS token", "solid"), "patches": ("patches", "dot")}
@@ -21,21 +22,21 @@ TITLES = (
 )  # fmt: skip
 
 
-def class_space_figure(table: pa.Table, setup: Setup) -> go.Figure:
+def class_space_figure(table: pa.Table, shown: Shown) -> go.Figure:
     """Rows of panels: identifiability, its rate, and probes; sublayers; and where a token's class is from, patches kept.
 
     Args:
         table: the study's tidy table.
-        setup: for the model's name and the number of classes.
+        shown: for the model's name and the number of classes.
     """
-    layers = setup.layers
+    layers = shown.layers
     trained, twin = (pick(table, control=c) for c in ("trained", "random twin"))
     by_name: dict[str, list] = {}
     for point in trained:
         by_name.setdefault(point["curve"], []).append(point)
     kept = [r for r in trained if r["share"] is not None]
-    shown = by_name["identifiability, patches"]
-    counts = [*[shown] * 4, by_name["class-value agreement, attn"], *[shown] * 2, kept, kept]
+    patches = by_name["identifiability, patches"]
+    counts = [*[patches] * 4, by_name["class-value agreement, attn"], *[patches] * 2, kept, kept]
     what = ["images"] * 4 + ["classes"] + ["images"] * 4
     fig = panel_grid([titled(*t) for t in zip(TITLES, counts, what, strict=True)], columns=3, horizontal_spacing=0.07)
 
@@ -50,8 +51,8 @@ def class_space_figure(table: pa.Table, setup: Setup) -> go.Figure:
             curve(fig, control, "random twin (dotted)", COLOURS[k], dash="dot", band=False, row=1, col=col)
     line("lens at the same tokens", "lens", 6, 1, 3)
     line("per-token probe", "a probe for each token", 7, 1, 3)
-    level(fig, (1 + 1 / setup.head.n_classes) / 2, layers, "chance", row=1, col=1)
-    level(fig, 1 / setup.head.n_classes, layers, "chance", row=1, col=2)
+    level(fig, (1 + 1 / shown.n_answers) / 2, layers, "chance", row=1, col=1)
+    level(fig, 1 / shown.n_answers, layers, "chance", row=1, col=2)
     for k, (c, label) in enumerate(SUBLAYERS.items(), start=2):
         for part in parts:
             for col, name in ((1, "class similarity change"), (3, "key-value agreement")):
@@ -72,10 +73,11 @@ def class_space_figure(table: pa.Table, setup: Setup) -> go.Figure:
     }
     for n, (name, label) in enumerate(match.items(), start=2):
         line(f"top class as in {name}", label, n, 3, 1)
-    for n, order in enumerate(dict.fromkeys(r["order"] for r in kept)):
+    own = [order for order in dict.fromkeys(r["order"] for r in kept) if not order.endswith(ANOTHER.format(""))]
+    for n, order in enumerate(own):
         for col, which in ((2, "most"), (3, "least")):
             points = [r for r in kept if r["order"] == order and r["curve"] == f"{which} relevant kept"]
-            curve(fig, points, f"patches by {order}", (0, 1, 6, 7)[n], x="share", row=3, col=col)
+            curve(fig, points, f"patches by {order}", (0, 1, 6, 7, 4)[n], x="share", row=3, col=col)
     for row in (1, 2, 3):
         for col in (1, 2, 3):
             layer_axes(fig, len(layers), "block", row=row, col=col)
@@ -85,5 +87,5 @@ def class_space_figure(table: pa.Table, setup: Setup) -> go.Figure:
         fig.update_yaxes(title_text="accuracy", row=3, col=col)
     last = {p: by_name[f"identifiability rate, {p}"][-1]["value"] for p in parts}
     said = " and ".join(f"{value:.2f} of {'CLS tokens' if p == 'cls' else 'patches'}" for p, value in last.items())
-    title = f"{setup.name}: after the last block {said} name the class, each read by itself"
+    title = f"{shown.name}: after the last block {said} name the class, each read by itself"
     return finish(fig, title, panel=260, shared=((1,), (2,), (3,)))

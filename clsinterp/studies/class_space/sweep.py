@@ -18,10 +18,14 @@ def perturb(setup: Setup, rows: Rows, limit: int, more: Mapping[str, cuts.Order]
     """Add to `rows` what perturbations do to the first `limit` test images; returns areas under accuracy by share kept.
 
     Rows: ``curve`` "output" and "patches" (their mean identifiability after the last block) for each cut of attention in
-    ``order``; ``most relevant kept`` and ``least relevant kept`` for each ``order`` (those of
-    `cuts.ORDERS`, and `more`) and ``share`` of patches.
+    ``order``; ``most relevant kept`` and ``least relevant kept`` for each ``order`` and ``share`` of
+    patches: those of `cuts.ORDERS` and `more`, each of them as it is for another image (`cuts.another`: what of it is the place),
+    and `cuts.BY_CHANCE`.
     """
     has_cls = "cls" in setup.model.layout.slices
+    own = {name: order for name, order in {**cuts.ORDERS, **(more or {})}.items() if has_cls or name != "lens"}
+    others = {cuts.ANOTHER.format(name): cuts.another(order) for name, order in own.items()}
+    orders = own | others | cuts.BY_CHANCE
     found: dict[tuple[str, str, float | None], list[torch.Tensor]] = {}
     chosen = setup.test.keep(list(range(min(limit, len(setup.test)))))
     for batch in setup.batches(chosen, "perturbations"):
@@ -36,9 +40,7 @@ def perturb(setup: Setup, rows: Rows, limit: int, more: Mapping[str, cuts.Order]
             rank = ranks(logits, batch.targets.to(logits.device).unsqueeze(1).expand(logits.shape[:2])).cpu()
             share = identifiability(rank, setup.head.n_classes).mean(1)
             found.setdefault(("patches", cut or UNCUT, None), []).append(share)
-        for order, relevance_of in {**cuts.ORDERS, **(more or {})}.items():
-            if order == "lens" and not has_cls:
-                continue
+        for order, relevance_of in orders.items():
             relevance = relevance_of(setup, batch).cpu()
             for kept in SHARES:
                 n = max(1, round(kept * relevance.shape[1]))  # a patch mean of no patches does not exist

@@ -10,6 +10,8 @@ import pyarrow as pa
 from clsinterp.figures.layout import finish
 from clsinterp.figures.pieces import curve, layer_axes, level, panel_grid, share_axis, titled
 from clsinterp.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, rgba
+from clsinterp.studies.donors.bootstrap import Interval
+from clsinterp.studies.shown import Shown
 from clsinterp.studies.tidy import pick
 
 Facts = dict[str, Any]
@@ -60,6 +62,19 @@ def _found(models: Sequence[Facts]) -> str:
     crossing = sum(map(_crosses, models))
     follow = f"{crossing} of {len(models)} outputs come to follow the donor"
     return f"The gap between availability and use is {' to '.join(ends)}; {follow}"
+
+
+def sums(table: pa.Table, shown: Shown) -> Facts:
+    """What `gap_figure` takes of a model, from the table that has it all. A number that is not there has no row."""
+    rows = {row["curve"]: row for row in pick(table, model=shown.name, readout="output", layer=None)}
+    none = Interval(math.nan, math.nan, math.nan, 0.0)
+    found = {
+        name: Interval(rows[name]["value"], rows[name]["ci_low"], rows[name]["ci_high"]) if name in rows else none
+        for name in ("gap", "crossing")
+    }
+    intact = rows["intact"]
+    return {"model": shown.name, "n_layers": len(shown.layers), "n": intact["n"], "chance": 1 / shown.n_classes,
+            "intact": intact["value"], **found}  # fmt: skip
 
 
 def _title(facts: Facts) -> str:

@@ -5,7 +5,7 @@ import pyarrow as pa
 
 from clsinterp.figures.layout import finish
 from clsinterp.figures.pieces import curve, heat, key, layer_axes, level, panel_grid, share_axis, titled
-from clsinterp.studies.setup import Setup
+from clsinterp.studies.shown import Shown
 from clsinterp.studies.tidy import one, pick
 
 OUTPUT = {  # curve -> name in the legend
@@ -23,18 +23,18 @@ READ = {
 LATER = (1, 2, 4)  # blocks since the erasure that get a line
 
 
-def erasure_figure(table: pa.Table, setup: Setup) -> go.Figure:
+def erasure_figure(table: pa.Table, shown: Shown) -> go.Figure:
     """Four panels.
 
     Args:
         table: rows with ``curve, layer, probed_layer`` and a point.
-        setup: for names and layers.
+        shown: for names and layers.
     """
-    layers = setup.layers
+    layers = shown.layers
     titles = ["output, CLS token changed at layer l", "label read at layer l, right after erasure",
               "fresh probes at later layers", "the label's way back, by blocks since erasure"]  # fmt: skip
-    shown = pick(table, curve="erased")
-    fig = panel_grid([titled(title, shown) for title in titles], columns=2, horizontal_spacing=0.1)
+    erased = pick(table, curve="erased")
+    fig = panel_grid([titled(title, erased) for title in titles], columns=2, horizontal_spacing=0.1)
     for n, (name, label) in enumerate(OUTPUT.items()):
         curve(fig, pick(table, curve=name), label, n, row=1, col=1)
     for n, (name, label) in enumerate(CLS_ONLY.items()):
@@ -63,6 +63,6 @@ def erasure_figure(table: pa.Table, setup: Setup) -> go.Figure:
     value = {name: one(table, curve=name, layer=middle)["value"] for name in ("erased", "shuffle")}
     back = cell.get((middle, middle + 1))
     again = "" if back is None else f"; one block later a fresh probe reads {back:.2f}"
-    title = (f"{setup.name}: with the label erased at layer {middle} the output is right in {value['erased']:.2f}, "
+    title = (f"{shown.name}: with the label erased at layer {middle} the output is right in {value['erased']:.2f}, "
              f"after a swap in {value['shuffle']:.2f}{again}")  # fmt: skip
     return finish(fig, title)

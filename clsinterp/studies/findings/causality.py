@@ -51,10 +51,24 @@ def _context(table: pa.Table) -> str:
     said = listed(found) if found else "neither more nor less"
     return (
         f"Read by itself, a patch with objects tells the count {said} than one of the background, beyond what a permutation "
-        f"test leaves to where they stand; after the last block the count is on top at {two(rate[0]['value'])} of the one and "
-        f"{two(rate[1]['value'])} of the other. With the patches with objects alone the output is right for "
+        f"test leaves to where they stand{_beyond(table)}; after the last block the count is on top at {two(rate[0]['value'])} "
+        f"of the one and {two(rate[1]['value'])} of the other. With the patches with objects alone the output is right for "
         f"{two(alone['objects'])} of the images, with the background alone for {two(alone['background'])}, with all for "
         f"{two(alone['all patches'])}."
+    )
+
+
+def _beyond(table: pa.Table) -> str:
+    """The same against the count of another image: what patches say whatever is there."""
+    layers = by_layer(table, curve="objects above background, another count")
+    beyond = by_layer(table, curve="objects above background, beyond another count")
+    alike = [i for i, row in layers.items() if row["ci_high"] < 0]
+    more = [i for i, row in beyond.items() if row["ci_low"] > 0]
+    less = [i for i, row in beyond.items() if row["ci_high"] < 0]
+    found = [f"{word} at {runs(at, 'block')}" for word, at in (("more", more), ("less", less)) if at]
+    return (
+        f" (the count of another image stands lower at patches with objects, too, at {runs(alike, 'block')}; beyond that they "
+        f"tell the image's own {listed(found) if found else 'neither more nor less'})"
     )
 
 

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from clsinterp.studies.class_space.cuts import area
+from clsinterp.studies.class_space.cuts import ANOTHER, area
 from clsinterp.studies.findings.words import by_layer, listed, name_of, span, two
-from clsinterp.studies.tidy import pick
+
+ONE_PIECE = "chance in one piece"
 
 
 def sentence(table: pa.Table, notes: Sequence[str]) -> str:
@@ -54,17 +55,27 @@ def _rates(table: pa.Table) -> str:
 
 def _kept(table: pa.Table) -> str:
     """The area under accuracy by share of patches kept, most relevant first, against patches by chance."""
+    kept = [row for row in table.to_pylist() if row["curve"] == "most relevant kept"]
     areas = {}
-    for order in ("lens", "gradient", "probes", "chance"):
-        rows = pick(table, curve="most relevant kept", order=order)
-        if rows:
-            areas[order] = area([row["share"] for row in rows], [row["value"] for row in rows])
-    chosen = [order for order in areas if order != "chance"]
-    text = ", ".join(f"{two(areas[order])} by {order}" for order in areas)
+    for order in dict.fromkeys(row["order"] for row in kept):
+        rows = [row for row in kept if row["order"] == order]
+        areas[order] = area([row["share"] for row in rows], [row["value"] for row in rows])
+    others = {order: ANOTHER.format(order) for order in areas if ANOTHER.format(order) in areas}
+    chosen = [order for order in areas if order not in (*others.values(), "chance", ONE_PIECE)]
+    text = ", ".join(f"{two(areas[order])} by {order}" for order in areas if order not in others.values())
     if all(areas[order] < areas["chance"] for order in chosen):
-        verdict = "unlike in the paper, relevant patches keep less than patches by chance (why was not looked into)"
+        verdict = "unlike in the paper, relevant patches keep less than patches by chance"
     elif all(areas[order] > areas["chance"] for order in chosen):
         verdict = "as in the paper, relevant patches keep more than patches by chance"
     else:
         verdict = "only some orders keep more than chance does"
-    return f"With some patches only, most relevant first, the area under accuracy is {text}: {verdict}."
+    own = [f"{two(areas[other])} by {order}" for order, other in others.items()]
+    better = [order for order, other in others.items() if areas[order] > areas[other]]
+    said = "an image's own order says more than where patches lie" if len(better) == len(others) else (
+        f"an image's own order says more than where patches lie for {listed(better)} only" if better else
+        "an image's own order says no more than where patches lie")  # fmt: skip
+    piece = "less" if areas[ONE_PIECE] < areas["chance"] else "no less"
+    return (
+        f"With some patches only, most relevant first, the area under accuracy is {text}: {verdict}. In the order of another "
+        f"image it is {listed(own)}: {said}; patches by chance in one piece keep {piece} than scattered ones."
+    )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from clsinterp.studies.findings.words import by_layer, name_of, runs, span, two
+from clsinterp.studies.findings.words import Row, by_layer, name_of, runs, span, two
 from clsinterp.studies.subspace.bases import PLAIN, WHITENED
 from clsinterp.studies.subspace.used import ENOUGH
 from clsinterp.studies.tidy import one
@@ -19,16 +19,21 @@ def sentence(table: pa.Table, notes: Sequence[str]) -> str:
     """Of the study's tidy table: what the parts of a token do in the middle, and how many directions do what all do."""
     rates = {name: by_layer(table, curve=name, measure="donor", draw=None) for name in ("shuffle", *PARTS)}
     layers = list(rates["shuffle"])
-    middle = max(layers) // 2
     nothing = one(table, curve="intact", measure="donor")["value"]
-    rank = by_layer(table, curve="row_space_rank")[middle]["value"]
-    alone = ", ".join(f"{label} {two(rates[name][middle]['value'])}" for name, label in PARTS.items() if rates[name])
-    whole = two(rates["shuffle"][middle]["value"])
-    text = (
-        f"On {name_of(table)} a swap of the whole CLS token at layer {middle} makes {whole} of the outputs name the donor's "
-        f"label ({two(nothing)} do without one); of its parts ({rank:.0f} directions): {alone}. "
+    ends = [_parts(rates, by_layer(table, curve="row_space_rank"), layer) for layer in (max(layers) // 2, max(layers))]
+    rank = by_layer(table, curve="row_space_rank")[max(layers) // 2]["value"]
+    text = f"On {name_of(table)} {two(nothing)} of the outputs name the donor's label with nothing swapped. "
+    ranks = "; ".join(_ranks(table, inner, layers, rank) for inner in (PLAIN, WHITENED))
+    return text + "".join(f"{end}. " for end in ends) + f"{ranks}."
+
+
+def _parts(rates: dict[str, dict[int, Row]], rank: dict[int, Row], layer: int) -> str:
+    """How many outputs name the donor's label after swaps of the whole token and of its parts."""
+    alone = ", ".join(f"{label} {two(rates[name][layer]['value'])}" for name, label in PARTS.items() if rates[name])
+    return (
+        f"A swap of the whole CLS token at layer {layer} makes that {two(rates['shuffle'][layer]['value'])}, one of its parts "
+        f"({rank[layer]['value']:.0f} directions): {alone}"
     )
-    return text + "; ".join(_ranks(table, inner, layers, rank) for inner in (PLAIN, WHITENED)) + "."
 
 
 def _ranks(table: pa.Table, inner: str, layers: Sequence[int], rank: float) -> str:

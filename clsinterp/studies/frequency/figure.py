@@ -1,14 +1,12 @@
 """The figure of the frequency study: similarity and probes on filtered images, and the random CLS embedding."""
 
-from collections.abc import Sequence
-
 import plotly.graph_objects as go
 import pyarrow as pa
 
 from clsinterp.figures.layout import finish
 from clsinterp.figures.pieces import curve, key, layer_axes, level, panel_grid, share_axis, titled
 from clsinterp.figures.style import COLOURS, GREY
-from clsinterp.studies.setup import Setup
+from clsinterp.studies.shown import Shown
 from clsinterp.studies.tidy import pick
 
 GROUPS = {"cls": "solid", "patches": "dot"}
@@ -16,15 +14,14 @@ TITLES = ("similarity to the low-pass image", "similarity to the high-pass image
           "probes on low-pass images", "probes on high-pass images", "CLS embedding learned or random")  # fmt: skip
 
 
-def frequency_figure(table: pa.Table, setup: Setup, cuts: Sequence[float]) -> go.Figure:
+def frequency_figure(table: pa.Table, shown: Shown) -> go.Figure:
     """Six panels: low-pass, high-pass, exchanged amplitude; probes on low-pass and high-pass; the random embedding.
 
     Colours are cut-offs and dashes token groups, in all panels alike, so that one legend serves them.
 
     Args:
         table: the study's tidy table.
-        setup: for names and the number of classes.
-        cuts: cut-offs, in shares of Nyquist.
+        shown: for names and the number of classes.
     """
     intact = pick(table, measure="probe", kind="intact", group="cls")
     fig = panel_grid([titled(title, intact) for title in TITLES], columns=3, horizontal_spacing=0.07)
@@ -32,6 +29,7 @@ def frequency_figure(table: pa.Table, setup: Setup, cuts: Sequence[float]) -> go
     def line(points: list, name: str, style: int | str, group: str, row: int, col: int) -> None:
         curve(fig, points, name, style, dash=GROUPS[group], row=row, col=col)
 
+    cuts = sorted({row["cutoff"] for row in pick(table, kind="low-pass")})  # in shares of Nyquist
     middle = cuts[len(cuts) // 2 - 1]
     for group in GROUPS:
         for col, kind in enumerate(("low-pass", "high-pass"), start=1):
@@ -54,17 +52,17 @@ def frequency_figure(table: pa.Table, setup: Setup, cuts: Sequence[float]) -> go
             marker_color=colour, row=2, col=3,
         )  # fmt: skip
     kinds = [p["kind"] for p in pick(table, measure="refitted head", embedding="learned")]
-    level(fig, 1 / setup.n_classes, kinds, "chance", row=2, col=3)
+    level(fig, 1 / shown.n_classes, kinds, "chance", row=2, col=3)
     for col in (1, 2, 3):
         fig.update_yaxes(title_text="cosine" if col == 1 else None, range=[-0.3, 1.05], row=1, col=col)
         share_axis(fig, "accuracy" if col == 1 else "", row=2, col=col)
         for row in (1, 2):
-            layer_axes(fig, len(setup.layers), row=row, col=col)
+            layer_axes(fig, len(shown.layers), row=row, col=col)
     fig.update_xaxes(title_text="test images", dtick=None, row=2, col=3)
     last = {
         kind: pick(table, measure="probe", kind=kind, cutoff=c, group="cls")[-1]["value"]
         for kind, c in (("low-pass", middle), ("high-pass", middle), ("intact", None))
     }
-    title = (f"{setup.name}: of {last['intact']:.2f} the last block's CLS probe keeps {last['low-pass']:.2f} on what is below "
+    title = (f"{shown.name}: of {last['intact']:.2f} the last block's CLS probe keeps {last['low-pass']:.2f} on what is below "
              f"{middle:g} of Nyquist, {last['high-pass']:.2f} above")  # fmt: skip
     return finish(fig, title, panel=300, shared=((1, 2),))

@@ -1,6 +1,8 @@
 """How alike several classifiers of the same images are: same answer, same ranking, right or wrong together."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -65,6 +67,18 @@ def compare(scores: Scores, right: Bool[Tensor, "readers n"]) -> dict[str, Float
         "one right": pair.either,
         "phi": pair.phi,
     }
+
+
+def grid(pairs: Sequence[Mapping[str, Any]], name: str, n: int) -> list[list[float]]:
+    """One of `compare`'s as rows of numbers, 1 between a reader and itself.
+
+    Args:
+        pairs: rows with ``layer``, ``other`` and `name`, for each pair of readers once.
+        name: of the column.
+        n: readers.
+    """
+    value = {(row["layer"], row["other"]): row[name] for row in pairs}
+    return [[1.0 if i == j else value[min(i, j), max(i, j)] for j in range(n)] for i in range(n)]
 
 
 def averages(scores: Scores) -> Scores:

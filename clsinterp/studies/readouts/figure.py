@@ -1,34 +1,32 @@
 """The figures of the read-outs study: each read-out, their averages, how alike they are, and how far samples can be trusted."""
 
-from collections.abc import Mapping, Sequence
-
 import plotly.graph_objects as go
 import pyarrow as pa
-from torch import Tensor
 
 from clsinterp.figures.layout import finish
 from clsinterp.figures.pieces import curve, heat, layer_axes, level, panel_grid, share_axis, titled
 from clsinterp.figures.style import COLOURS, GREY
-from clsinterp.studies.setup import Setup
+from clsinterp.studies.readouts.agreement import grid
+from clsinterp.studies.shown import Shown
 from clsinterp.studies.tidy import pick
 
+KINDS = ("intact", "constant", "learned constant", "gaussian", "generator", "augment")  # of CLS token
 WIDTHS = (2, 5, 2, 2, 4, 1.5)  # of the lines of kinds: what covers another one is thinner
 
 
-def readouts_figure(table: pa.Table, alike: Mapping[str, Tensor], setup: Setup, kinds: Sequence[str]) -> go.Figure:
+def readouts_figure(table: pa.Table, pairs: pa.Table, shown: Shown) -> go.Figure:
     """Four panels; the note's numbers as open circles where the table has them.
 
     Args:
         table: rows with ``curve, layer, averaged`` and a point; curves ``output``, each kind, and ``average, KIND``.
-        alike: ``same answer`` and ``phi`` of the generator's read-outs, (readers, readers).
-        setup: for names and the number of classes.
-        kinds: of CLS token.
+        pairs: rows with ``kind, layer, other, same answer, phi``, for each pair of read-outs once.
+        shown: for names and the number of classes.
     """
-    n, output = len(setup.layers), pick(table, curve="output")
+    n, output = len(shown.layers), pick(table, curve="output")
     titles = ["one read-out, by its block", "average of the last k read-outs", "generator: same answer",
               "generator: right together beyond chance (phi)"]  # fmt: skip
     fig = panel_grid([titled(title, output) for title in titles], columns=2, horizontal_spacing=0.1)
-    for k, kind in enumerate(kinds):
+    for k, kind in enumerate(KINDS):
         dash = (
             "dash" if kind == "learned constant" else "solid"
         )  # where training moves it little it lies on the constant
@@ -41,32 +39,32 @@ def readouts_figure(table: pa.Table, alike: Mapping[str, Tensor], setup: Setup, 
                 x=[r["layer"] for r in his], y=[r["value"] for r in his], name=f"{kind}, in the note", mode="markers",
                 marker={"symbol": "circle-open", "size": 11, "color": COLOURS[k], "line": {"width": 2}}, row=1, col=1,
             )  # fmt: skip
-    for col, x in ((1, setup.layers), (2, range(1, n + 1))):
+    for col, x in ((1, shown.layers), (2, range(1, n + 1))):
         level(fig, output[0]["value"], x, "the model's output", dash="dash", row=1, col=col)
-        level(fig, 1 / setup.n_classes, x, "chance", row=1, col=col)
+        level(fig, 1 / shown.n_classes, x, "chance", row=1, col=col)
         share_axis(fig, "accuracy" if col == 1 else "", row=1, col=col)
-        values = alike[("same answer", "phi")[col - 1]].tolist()
+        values = grid(pick(pairs, kind="generator"), ("same answer", "phi")[col - 1], n)
         bar = 1.02 if col == 2 else None
-        heat(fig, values, setup.layers, setup.layers, bar=bar, row=2, col=col)
+        heat(fig, values, shown.layers, shown.layers, bar=bar, row=2, col=col)
         layer_axes(fig, n, "block of the read-out", row=2, col=col)
     layer_axes(fig, n, "block that fills the CLS token", row=1, col=1)
     layer_axes(fig, n, "k", row=1, col=2)
-    last = {kind: pick(table, curve=kind, layer=n - 1)[0]["value"] for kind in kinds}
-    best = max((kind for kind in kinds if kind != "intact"), key=lambda kind: last[kind])
-    title = (f"{setup.name}: the last block fills a fresh token ({best}) with {last[best]:.2f} of labels, "
+    last = {kind: pick(table, curve=kind, layer=n - 1)[0]["value"] for kind in KINDS}
+    best = max((kind for kind in KINDS if kind != "intact"), key=lambda kind: last[kind])
+    title = (f"{shown.name}: the last block fills a fresh token ({best}) with {last[best]:.2f} of labels, "
              f"the intact one with {last['intact']:.2f}")  # fmt: skip
     return finish(fig, title, shared=((1,),))
 
 
-def calibration_figure(table: pa.Table, setup: Setup, samples: int) -> go.Figure:
+def calibration_figure(table: pa.Table, shown: Shown, samples: int) -> go.Figure:
     """Four panels: calibration error and agreement by block, reliability and agreement by entropy at the last block.
 
     Args:
         table: rows of `clsinterp.studies.readouts.calibration.measure`.
-        setup: for names.
+        shown: for names.
         samples: drawn for an image.
     """
-    last, right = max(setup.layers), pick(table, curve="calibrated")
+    last, right = max(shown.layers), pick(table, curve="calibrated")
     titles = ["expected calibration error", "samples that say what the model says",
               f"confidence and accuracy, block {last}", f"agreement by entropy of the counts, block {last}"]  # fmt: skip
     fig = panel_grid([titled(title, right) for title in titles], columns=2, horizontal_spacing=0.1)
@@ -77,7 +75,7 @@ def calibration_figure(table: pa.Table, setup: Setup, samples: int) -> go.Figure
             curve(fig, pick(table, curve=f"ece, {kind}"), name, k, row=1, col=1)
         layer = None if kind == "model" else last
         curve(fig, pick(table, curve=f"reliability, {kind}", layer=layer), name, k, x="x", row=2, col=1)
-    level(fig, model["value"], setup.layers, names["model"], COLOURS[2], "dash", row=1, col=1)
+    level(fig, model["value"], shown.layers, names["model"], COLOURS[2], "dash", row=1, col=1)
     fig.add_scatter(
         x=[0, 1], y=[0, 1], name="calibrated", mode="lines", line={"color": GREY, "dash": "dot"}, row=2, col=1
     )
@@ -88,11 +86,11 @@ def calibration_figure(table: pa.Table, setup: Setup, samples: int) -> go.Figure
     )
     for row, col, text in ((1, 1, ""), (1, 2, "share"), (2, 1, "accuracy"), (2, 2, "share of samples")):
         share_axis(fig, text, row=row, col=col)
-        layer_axes(fig, len(setup.layers), "block that fills the token", row=row, col=col) if row == 1 else None
+        layer_axes(fig, len(shown.layers), "block that fills the token", row=row, col=col) if row == 1 else None
     fig.update_yaxes(title_text="error", range=None, rangemode="tozero", row=1, col=1)
     fig.update_xaxes(title_text="confidence", row=2, col=1)
     fig.update_xaxes(title_text="entropy of the counts, nats (fifths of the images)", row=2, col=2)
     (error,) = pick(table, curve="ece, counts", layer=last)
-    title = (f"{setup.name}: {samples} samples of the last block's read-out are off by {error['value']:.2f}, "
+    title = (f"{shown.name}: {samples} samples of the last block's read-out are off by {error['value']:.2f}, "
              f"the model's output by {model['value']:.2f}")  # fmt: skip
     return finish(fig, title)

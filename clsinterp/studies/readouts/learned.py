@@ -175,7 +175,7 @@ def learn(
             "generator": Learned(*own),
             "augment": Learned(*own, augment=True),
         }
-        if setup.match.how != "fit":
+        if not setup.reads_by_ridge:
             kinds["calibrated"] = Calibrated(*own, samples=samples)
     epochs = (setup.batches(setup.train, f"training, epoch {e + 1}") for e in range(n_epochs))
     return kinds, train(kinds, setup, epochs, n_epochs * -(-len(setup.train) // setup.batch_size))

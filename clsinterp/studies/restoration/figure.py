@@ -1,7 +1,5 @@
 """The figure of the restoration study: two heatmaps, and what follows a swap block by block."""
 
-from collections.abc import Sequence
-
 import plotly.graph_objects as go
 import pyarrow as pa
 
@@ -9,26 +7,27 @@ from clsinterp.figures.layout import finish
 from clsinterp.figures.pieces import curve, heat, key, layer_axes, level, panel_grid, share_axis, titled
 from clsinterp.figures.style import GREY
 from clsinterp.studies.restoration.floor import FLOOR
-from clsinterp.studies.setup import Setup
+from clsinterp.studies.shown import Shown
 from clsinterp.studies.tidy import pick
 
+FEW = 3  # layers of the short run of swaps
+SETS = ("at l alone", f"at the {FEW} layers up to l", "at every layer up to l")
 LATER = (0, 1, 2, 4)  # blocks since the swap that get a line
 
 
-def restoration_figure(table: pa.Table, setup: Setup, sets: Sequence[str]) -> go.Figure:
+def restoration_figure(table: pa.Table, shown: Shown) -> go.Figure:
     """Four panels.
 
     Args:
         table: rows with ``curve, layer, probed_layer`` and a point; curves ``no shuffle``, ``same probe``, ``refitted probe``,
-            ``output``, the floor's and those of `sets`.
-        setup: for names and layers.
-        sets: names of the swaps at one and at several layers.
+            ``output``, the floor's and those of `SETS`.
+        shown: for names and layers.
     """
-    layers = setup.layers
+    layers = shown.layers
     titles = ["probes fitted on intact tokens", "probes fitted again after the swap (the note's)",
               "probes by blocks since the swap", "output, swapped at several layers"]  # fmt: skip
-    shown = pick(table, curve="same probe")
-    fig = panel_grid([titled(title, shown) for title in titles], columns=2, horizontal_spacing=0.1)
+    same_probe = pick(table, curve="same probe")
+    fig = panel_grid([titled(title, same_probe) for title in titles], columns=2, horizontal_spacing=0.1)
     none = [r["value"] for r in pick(table, curve="no shuffle")]
     for col, kind in enumerate(("same probe", "refitted probe"), start=1):
         points = pick(table, curve=kind)
@@ -43,7 +42,7 @@ def restoration_figure(table: pa.Table, setup: Setup, sets: Sequence[str]) -> go
             curve(fig, line, name, n, dash=dash, row=2, col=1)
     key(fig, "probe fitted on intact tokens (solid)", row=2, col=1)
     key(fig, "fitted again (dotted)", "dot", row=2, col=1)
-    for n, name in enumerate(sets):
+    for n, name in enumerate(SETS):
         curve(fig, pick(table, curve=name), f"swapped {name}", n + 4, row=2, col=2)
     (intact,) = [r["value"] for r in pick(table, curve="output")]
     level(fig, intact, layers, "output, intact", dash="dash", row=2, col=2)
@@ -57,6 +56,6 @@ def restoration_figure(table: pa.Table, setup: Setup, sets: Sequence[str]) -> go
         next(r["value"] for r in pick(table, curve=kind, layer=middle) if r["probed_layer"] == last)
         for kind in ("same probe", "refitted probe")
     )
-    title = (f"{setup.name}: after a swap at layer {middle} the last layer's probe reads {same:.2f} of labels, one fitted again "
+    title = (f"{shown.name}: after a swap at layer {middle} the last layer's probe reads {same:.2f} of labels, one fitted again "
              f"{again:.2f}, of intact tokens {none[-1]:.2f}")  # fmt: skip
     return finish(fig, title)

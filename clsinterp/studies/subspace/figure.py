@@ -9,7 +9,7 @@ from clsinterp.figures.colour import ink, rgb
 from clsinterp.figures.layout import BAND, finish
 from clsinterp.figures.pieces import curve, key, layer_axes, level, panel_grid, share_axis, titled
 from clsinterp.figures.style import BLUE, COLOURS, GREY, ORANGE, rgba
-from clsinterp.studies.setup import Setup
+from clsinterp.studies.shown import Shown
 from clsinterp.studies.subspace.bases import PLAIN, WHITENED
 from clsinterp.studies.tidy import one, pick
 
@@ -22,14 +22,14 @@ WIDTHS = (7, 5, 3.5, 2, 1.2)  # of the lines, as several may coincide
 INNER = {PLAIN: BLUE, WHITENED: ORANGE}
 
 
-def subspace_figure(table: pa.Table, setup: Setup) -> go.Figure:
+def subspace_figure(table: pa.Table, shown: Shown) -> go.Figure:
     """Four panels.
 
     Args:
         table: rows with ``curve, measure, layer, draw, rank, inner`` and a point.
-        setup: for names and layers.
+        shown: for names and layers.
     """
-    layers = setup.layers
+    layers = shown.layers
     titles = ["output names the donor's label", "output names the image's own label",
               "smallest subspace with 95% of the full swap's effect", "share of the effect by directions swapped"]  # fmt: skip
     points = pick(table, curve="shuffle", measure="donor"), pick(table, curve="used_rank")
@@ -60,21 +60,22 @@ def subspace_figure(table: pa.Table, setup: Setup) -> go.Figure:
     layer_axes(fig, len(layers), "layer of the swap", row=2, col=1)
     for inner, colour in INNER.items():
         steps = pick(table, curve="effect_share", inner=inner)
-        for k, layer in enumerate(shown := [i for i in layers if any(r["layer"] == i for r in steps)]):
-            fade = 0.45 + 0.55 * k / max(1, len(shown) - 1)
+        for k, layer in enumerate(drawn := [i for i in layers if any(r["layer"] == i for r in steps)]):
+            fade = 0.45 + 0.55 * k / max(1, len(drawn) - 1)
             line = [r for r in steps if r["layer"] == layer]
             curve(fig, line, "", rgba(colour, fade), x="rank", row=2, col=2)
-        if shown:
-            key(fig, f"{inner} inner product, layers {shown[0]} (pale) to {shown[-1]}", colour=colour, row=2, col=2)
+        if drawn:
+            key(fig, f"{inner} inner product, layers {drawn[0]} (pale) to {drawn[-1]}", colour=colour, row=2, col=2)
     fig.update_xaxes(title_text="directions swapped", **ticks, row=2, col=2)
     fig.update_yaxes(title_text="share of the full swap's effect", rangemode="tozero", row=2, col=2)
-    middle = layers[len(layers) // 2]
-    whole, inside, outside = (
-        one(table, curve=name, measure="donor", layer=middle, draw=None)["value"]
-        for name in ("shuffle", "swap_probe_subspace", "swap_complement")
+    whole = {r["layer"]: r["value"] for r in pick(table, curve="shuffle", measure="donor", draw=None)}
+    most = max(layers, key=lambda layer: (whole[layer], -layer))  # where the swap does most
+    inside, outside = (
+        one(table, curve=name, measure="donor", layer=most, draw=None)["value"]
+        for name in ("swap_probe_subspace", "swap_complement")
     )
-    title = (f"{setup.name}: a swap at layer {middle} turns {whole:.2f} of outputs to the donor's label, one of the probe's row "
-             f"space alone {inside:.2f}, one of all the rest {outside:.2f}")  # fmt: skip
+    title = (f"{shown.name}: a swap at layer {most} turns {whole[most]:.2f} of outputs to the donor's label, one of the probe's "
+             f"row space alone {inside:.2f}, one of all the rest {outside:.2f}")  # fmt: skip
     return finish(fig, title, shared=((1,),))
 
 
