@@ -141,7 +141,7 @@ def test_nothing_stays_random(tmp_path):
     whole = load_file(folder / "model.safetensors")
     for change, said in (
         (lambda w: {n: v for n, v in w.items() if n != "blocks.1.attn.qkv.bias"}, "lacks 1 weights .* blocks.1.attn.qkv.bias"),
-        (lambda w: w | {"norm.weight": torch.ones(5)}, "another shape .* norm.weight"),
+        (lambda w: w | {"norm.weight": torch.ones(5)}, "norm.weight of another shape"),
         (lambda w: w | {"norm.weight": torch.full((48,), torch.nan)}, "NaN or infinity in 1 weights: norm.weight"),
     ):  # fmt: skip
         save_file(change(dict(whole)), folder / "model.safetensors")
