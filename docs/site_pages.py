@@ -26,8 +26,8 @@ ELSEWHERE = {
         for card in sorted(ROOT.glob("clsinterp/zoo/*/README.md"))
     },
     **{
-        f"experiments/tables/{table.name}": f"tables/{table.name}"
-        for table in sorted(ROOT.glob("experiments/tables/*.md"))
+        f"experiments/{table}": str(table)
+        for table in sorted(path.relative_to(ROOT / "experiments") for path in ROOT.glob("experiments/tables/**/*.md"))
     },
 }
 QUICK = "SITE_QUICK" in os.environ  # tutorials as they lie, without running them
@@ -38,8 +38,8 @@ LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s]*)(?P
 def on_files(files: Files, config: Any) -> Files:
     for source, page in ELSEWHERE.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text()))
-    for picture in sorted((ROOT / PICTURES).glob("*.svg")):
-        files.append(File.generated(config, f"figures/{picture.name}", abs_src_path=str(picture)))
+    for picture in sorted((ROOT / PICTURES).glob("**/*.svg")):
+        files.append(File.generated(config, site_path(str(picture.relative_to(ROOT))), abs_src_path=str(picture)))
     for notebook in TUTORIALS:
         page = as_page(nbformat.read(notebook, as_version=4) if QUICK else executed(notebook), notebook.stem)
         files.append(File.generated(config, f"tutorials/{notebook.stem}.md", content=page))
@@ -69,5 +69,5 @@ def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
 def site_path(source: str) -> str:
     """Where a file of the repository is on the site, if it is there."""
     if source.startswith(f"{PICTURES}/"):
-        return f"figures/{PurePosixPath(source).name}"
+        return source.removeprefix("experiments/")
     return ELSEWHERE.get(source, source.removeprefix("docs/") if source.startswith("docs/") else "")
