@@ -294,7 +294,9 @@ def test_nothing_is_cut_at_any_width_and_work_in_progress_is_said(page, address)
     ready(page, address, "theme=light&replace=swap&at=2")
     for width in (900, 1280, 1760):
         page.set_viewport_size({"width": width, "height": 800})
-        until(page, f"innerWidth === {width} && document.documentElement.scrollWidth <= innerWidth")  # plotly comes after
+        until(
+            page, f"innerWidth === {width} && document.documentElement.scrollWidth <= innerWidth"
+        )  # plotly comes after
     expect(page.locator("[role=status]")).to_be_hidden()
     page.evaluate("document.getElementById('page').classList.add('busy')")
     expect(page.locator("[role=status]")).to_be_visible()
