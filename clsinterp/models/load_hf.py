@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,12 @@ def verified(
     if mismatched := info.get("mismatched_keys"):
         name, there, asked = min(mismatched)
         raise other_shape(source, FILE, name, tuple(asked), tuple(there))
-    refuse_left_out(info["unexpected_keys"], family, source)
+    built = {
+        path for path, _ in module.named_modules()
+    }  # a text head is put in later; a classifier beside the towers is no loss
+    refuse_left_out(
+        info["unexpected_keys"], replace(family, heads=tuple(h for h in family.heads if h in built)), source
+    )
     if broken := sorted(name for name, p in module.named_parameters() if not torch.isfinite(p).all()):
         # Refused here because it need not show later: fused attention kernels can turn NaN scores into zeros.
         raise RequestError(f"{source} has NaN or infinity in {len(broken)} weights: {_some(broken)}.")

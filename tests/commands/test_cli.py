@@ -120,7 +120,7 @@ def test_demo_runs_every_model_and_says_what_is_missing(checkpoint, folder, tmp_
     assert lines[0].startswith("| model | n | intact | floor |")
     assert [line.split(" | ")[1] for line in lines[2:]] == ["20", "20"]
     page = (tmp_path / "demo" / "figure.html").read_text()
-    assert page.count("Logit lens on the CLS token") >= 2
+    assert page.count("the lens names the label of") >= 2
     assert len(list((tmp_path / "demo").glob("*/curves.parquet"))) == 2
 
 
