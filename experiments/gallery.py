@@ -59,10 +59,10 @@ PHOTOS = {
     "frequency": "--train-per-class 30 --test-per-class 20 --draws 1",
     "ablations": "--train-per-class 2 --test-per-class 20",
     "donors": "--train-per-class 100 --test-per-class 50",
-    "erasure": "--train-per-class 30 --test-per-class 15",
+    "erasure": "--train-per-class 100 --test-per-class 20",
     "subspace": "--train-per-class 100 --test-per-class 20 --draws 3",
     "head_patching": "--train-per-class 2 --pairs 12 --classes 'golf ball,church'",
-    "rereading": "--train-per-class 2 --test-per-class 15",
+    "rereading": "--train-per-class 100 --test-per-class 30",
 }
 HEAD = "head.safetensors"
 MORE = {"readouts": ["agreement"]}  # tables that a figure needs besides the study's own
