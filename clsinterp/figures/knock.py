@@ -66,11 +66,13 @@ def knock_figure(curves: pa.Table, model: str, n_layers: int, window: int) -> go
         layer_axes(fig, n_layers, "layer l", **where)
         share_axis(fig, "accuracy" if metric == "accuracy" else "share of images", **where)
     found = {(row["curve"], row["layer"]): row["value"] for row in rows if row["metric"] == "accuracy"}
-    layers = sorted(layer for name, layer in found if name == "knock_until")
-    middle = layers[len(layers) // 2]
-    title = (f"{model}: CLS tokens that read nothing up to block {middle} leave the output right in "
-             f"{found['knock_until', middle]:.2f}, from block {middle} on in {found['knock_from', middle]:.2f}, "
-             f"intact in {intact[0]['value']:.2f}")  # fmt: skip
+    layers = sorted(layer for name, layer in found if name == "knock_until" and ("knock_from", layer) in found)
+    title = f"{model}: what the CLS token reads, block by block"
+    if layers:
+        middle = layers[len(layers) // 2]
+        title = (f"{model}: CLS tokens that read nothing up to block {middle} leave the output right in "
+                 f"{found['knock_until', middle]:.2f}, from block {middle} on in {found['knock_from', middle]:.2f}, "
+                 f"intact in {intact[0]['value']:.2f}")  # fmt: skip
     half = {row["curve"]: layer_said(row) for row in rows if row["curve"] in ("half_read_until", "half_read_from")}
     if half:
         title += (f"; half of what never reading costs is lost without blocks 0 to {half['half_read_until']}, and without those "

@@ -101,14 +101,16 @@ def _between(values: Sequence[float]) -> str:
 
 
 def _found(runs: Sequence[tuple[Facts, pa.Table]]) -> str:
-    """Both curves at the first and the last layer, in a sentence."""
+    """Both curves at the first and the last layer, in a sentence; what was done, where a run has no layer after a block."""
     read, used = ([_at(curves, kind) for _, curves in runs] for kind in ("probe", "shuffle"))
+    who = runs[0][0].model if len(runs) == 1 else f"{len(runs)} models"
+    if not all(used) or not all(read):
+        return f"{who}: availability and use of the CLS token"
     first, last = (" or ".join(str(i) for i in sorted({end(one) for one in used})) for end in (min, max))
     (what,) = (
         {_what(facts) for facts, _ in runs} if len({_what(facts) for facts, _ in runs}) == 1 else {"tokens replaced"}
     )
     early, late = (_between([one[end(one)] for one in used]) for end in (min, max))
-    who = runs[0][0].model if len(runs) == 1 else f"{len(runs)} models"
     begin = f"{who}: at layer {first} a probe reads the label from {_between([one[min(one)] for one in read])} of CLS tokens"
     return f"{begin}; with {what} there the output is right in {early}, at layer {last} in {late}"
 

@@ -327,7 +327,7 @@ def test_gradients_work_after_anything_else_in_beit(setup, way):
     module = BeitForImageClassification(
         BeitConfig(**config, **tiny.LABELS, use_relative_position_bias=True, use_mean_pooling=False)
     )
-    m = VisionModel(module.eval(), image_processor=tiny.processor())
+    m = VisionModel(module.eval(), image_processor=tiny.processor(), image_size=side)
     x, y = torch.randn(2, 3, side, side), torch.tensor([0, 1])
     WAYS[way](m, x, y)
     s = replace(setup("beit"), model=m, head=Head.of(m.family, m.heads))

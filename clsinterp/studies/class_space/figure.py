@@ -77,7 +77,8 @@ def class_space_figure(table: pa.Table, shown: Shown) -> go.Figure:
     for n, order in enumerate(own):
         for col, which in ((2, "most"), (3, "least")):
             points = [r for r in kept if r["order"] == order and r["curve"] == f"{which} relevant kept"]
-            curve(fig, points, f"patches by {order}", (0, 1, 6, 7, 4)[n], x="share", row=3, col=col)
+            dash = "dash" if n == 4 else "solid"  # chance in one piece, beside chance
+            curve(fig, points, f"patches by {order}", (0, 1, 6, 7, 7)[n], x="share", dash=dash, row=3, col=col)
     for row in (1, 2, 3):
         for col in (1, 2, 3):
             layer_axes(fig, len(layers), "block", row=row, col=col)
