@@ -173,8 +173,8 @@ def full_disks(runs: Runs, calm: dict[str, bytes]) -> Outcome:
 def markdown(found: list[Outcome], left_out: str, what: str) -> str:
     lines = [
         "# Faults\n",
-        f"Written by `experiments/faults.py` from {what}. Each row ends with a resume that is left alone; its tables, probes and",
-        "figure are compared byte by byte with those of one undisturbed run.\n",
+        f"Written by `experiments/faults.py` from {what}. Each row ends with a resume that is left",
+        "alone; its tables, probes and figure are compared byte by byte with those of one undisturbed run.\n",
         "| fault | tries | came in time | ended as it should | the calm run's bytes |",
         "| --- | ---: | ---: | ---: | --- |",
     ]
