@@ -21,7 +21,7 @@ COLUMNS = {  # (curve, metric) -> its head
 ALSO = {  # curves of --also and their heads
     "knock_until": "CLS reads nothing up to l",
     "knock_from": "CLS reads nothing from l on",
-    "knock_at": "CLS reads nothing at l",
+    "knock_at": "CLS reads nothing in 3 blocks from l",
     "knock_patches_until": "patches don't read CLS up to l",
     "erased": "label erased from CLS at l",
     "erased_cls_only": "the same, CLS-only",
@@ -201,7 +201,8 @@ def _also(points: Mapping[str, Points]) -> str:
 
 At 112 pixels, {p.by["intact", None, "accuracy"]["n"]} test photos, intact {p.full("intact")}: accuracy of the output when
 the CLS token may read nothing but itself in some blocks, and when the label is erased linearly from it (definitions:
-[method.md](method.md)).
+[method.md](method.md)). A knock-out takes a place to attend to away, too, and not the information alone; the control for that, in
+which the mean over images is read instead, is in [the gallery](../experiments/README.md) (rereading).
 
 {grid(["l", *(ALSO[c] for c in names)], rows)}"""
 
