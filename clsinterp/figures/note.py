@@ -91,8 +91,9 @@ def _what(facts: Facts) -> str:
 
 
 def _at(curves: pa.Table, kind: str, metric: str = "accuracy") -> dict[int, float]:
-    """Layer -> value of a curve, from layer 0 on."""
-    return {r["layer"]: r["value"] for r in _select(curves, kind, metric) if r["layer"] is not None and r["layer"] >= 0}
+    """Layer -> value of a curve, from layer 0 on; at the embeddings where they alone were asked for."""
+    found = {r["layer"]: r["value"] for r in _select(curves, kind, metric) if r["layer"] is not None}
+    return {layer: value for layer, value in found.items() if layer >= 0} or found
 
 
 def _between(values: Sequence[float]) -> str:
@@ -101,11 +102,9 @@ def _between(values: Sequence[float]) -> str:
 
 
 def _found(runs: Sequence[tuple[Facts, pa.Table]]) -> str:
-    """Both curves at the first and the last layer, in a sentence; what was done, where a run has no layer after a block."""
+    """Both curves at the first and the last layer, in a sentence."""
     read, used = ([_at(curves, kind) for _, curves in runs] for kind in ("probe", "shuffle"))
     who = runs[0][0].model if len(runs) == 1 else f"{len(runs)} models"
-    if not all(used) or not all(read):
-        return f"{who}: availability and use of the CLS token"
     first, last = (" or ".join(str(i) for i in sorted({end(one) for one in used})) for end in (min, max))
     (what,) = (
         {_what(facts) for facts, _ in runs} if len({_what(facts) for facts, _ in runs}) == 1 else {"tokens replaced"}
