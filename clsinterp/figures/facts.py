@@ -56,3 +56,14 @@ class Facts:
             KeyError: one is missing.
         """
         return cls(**{f.name: value[f.name] for f in fields(cls)})
+
+
+def layer_said(layer: float | None, low: float | None, high: float | None) -> str:
+    """A layer with its interval, where resampling moves it; None is never.
+
+    Example:
+        >>> layer_said(9, 8, 9), layer_said(2.0, 2.0, 2.0), layer_said(5, 5, None)
+        ('9 [8, 9]', '2', '5 [5, never]')
+    """
+    said, *ends = ("never" if x is None else f"{x:.0f}" for x in (layer, low, high))
+    return said if {said} == set(ends) else f"{said} [{', '.join(ends)}]"

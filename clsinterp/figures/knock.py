@@ -5,6 +5,7 @@ from typing import Any
 import plotly.graph_objects as go
 import pyarrow as pa
 
+from clsinterp.figures.facts import layer_said
 from clsinterp.figures.layout import finish
 from clsinterp.figures.pieces import Row, curve, layer_axes, level, panel_grid, share_axis, titled
 from clsinterp.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED
@@ -25,15 +26,9 @@ LOOKS = {
 }
 
 
-def layer_said(row: Row) -> str:
-    """A layer with its interval, where resampling moves it.
-
-    Example:
-        >>> layer_said({"value": 9.0, "ci_low": 8.0, "ci_high": 9.0}), layer_said({"value": 2.0, "ci_low": 2.0, "ci_high": 2.0})
-        ('9 [8, 9]', '2')
-    """
-    layer, low, high = ("never" if row[x] is None else f"{row[x]:.0f}" for x in ("value", "ci_low", "ci_high"))
-    return layer if low == layer == high else f"{layer} [{low}, {high}]"
+def half_said(row: Row) -> str:
+    """The layer of a row of ``half_read_until`` or ``half_read_from``, in words."""
+    return layer_said(row["value"], row["ci_low"], row["ci_high"])
 
 
 def knock_figure(curves: pa.Table, model: str, n_layers: int, window: int) -> go.Figure:
@@ -73,7 +68,7 @@ def knock_figure(curves: pa.Table, model: str, n_layers: int, window: int) -> go
         title = (f"{model}: CLS tokens that read nothing up to block {middle} leave the output right in "
                  f"{found['knock_until', middle]:.2f}, from block {middle} on in {found['knock_from', middle]:.2f}, "
                  f"intact in {intact[0]['value']:.2f}")  # fmt: skip
-    half = {row["curve"]: layer_said(row) for row in rows if row["curve"] in ("half_read_until", "half_read_from")}
+    half = {row["curve"]: half_said(row) for row in rows if row["curve"] in ("half_read_until", "half_read_from")}
     if half:
         title += (f"; half of what never reading costs is lost without blocks 0 to {half['half_read_until']}, and without those "
                   f"from {half['half_read_from']} on")  # fmt: skip

@@ -132,9 +132,8 @@ def verified(
     if mismatched := info.get("mismatched_keys"):
         name, there, asked = min(mismatched)
         raise other_shape(source, FILE, name, tuple(asked), tuple(there))
-    built = {
-        path for path, _ in module.named_modules()
-    }  # a text head is put in later; a classifier beside the towers is no loss
+    # A text head is put in later; a classifier beside the towers is no loss.
+    built = {path for path, _ in module.named_modules()}
     refuse_left_out(
         info["unexpected_keys"], replace(family, heads=tuple(h for h in family.heads if h in built)), source
     )

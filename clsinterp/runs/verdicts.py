@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from clsinterp.figures.facts import layer_said
 from clsinterp.runs.by_image import ByImage
 from clsinterp.sweeps.columns import column
 
@@ -44,8 +45,7 @@ class Onset:
         """The layer, and its interval where resampling moves it; ``n/a`` where nothing can be said."""
         if self.reason:
             return "n/a"
-        layer, low, high = ("never" if x is None else str(x) for x in (self.layer, *self.ci))
-        return layer if low == layer == high else f"{layer} [{low}, {high}]"
+        return layer_said(self.layer, *self.ci)
 
     def to_json(self) -> dict[str, Any]:
         """For ``run.json``."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from clsinterp.figures.knock import layer_said
+from clsinterp.figures.knock import half_said
 from clsinterp.studies.findings.words import Row, by_layer, interval, name_of, runs, two
 from clsinterp.studies.tidy import one, pick
 
@@ -37,8 +37,8 @@ def sentence(table: pa.Table, notes: Sequence[str]) -> str:
         early, late = (int(row["value"]) for row in half)
         before, after, swapped = knocks["until"][early], since[late], swap[early]
         parts.append(
-            f" Half of it is lost without blocks 0 to {layer_said(half[0])} ({two(before['value'])}, where a swap at layer "
-            f"{early} costs {two(swapped['value'])}), and without those from {layer_said(half[1])} on ({two(after['value'])})."
+            f" Half of it is lost without blocks 0 to {half_said(half[0])} ({two(before['value'])}, where a swap at layer "
+            f"{early} costs {two(swapped['value'])}), and without those from {half_said(half[1])} on ({two(after['value'])})."
         )
     parts.append(f" Patches that never read the CLS token cost {never('patches_until')}.")
     if sinks["until"]:
