@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-ndif test-torch lint docs gallery bench clean
+.PHONY: setup demo test test-gpu test-ndif test-torch lint docs gallery bench clean
 setup: $(READY)
 
 $(READY): pyproject.toml .ci/constraints.txt
@@ -37,6 +37,11 @@ NDIF := .venv-ndif
 test-ndif: $(READY)
 	$(BIN)/python tests/ndif_venv.py $(PYTHON312) $(NDIF)
 	CLSINTERP_NDIF=$(CURDIR)/$(NDIF)/bin/python OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/remote -m ndif
+
+# On a machine with a CUDA device.
+test-gpu: $(READY)
+	$(BIN)/python -m pytest -m gpu tests/test_gpu.py
+	$(BIN)/python -m clsinterp bench --only gpu
 
 # What may break with another torch, in an environment of its own (gigabytes, where torch comes with CUDA; minutes): the oldest
 # that pyproject.toml takes, or TORCH=2.14.1.

@@ -31,7 +31,7 @@ def patching_rows(quick: bool) -> list[Row]:
     size = f"{len(layers)} layers, zoo/vit, {IMAGES} images"
     names = [f"patch_resid of resid_pre, every token, {size}", f"patch_attn_head of z, every head, {size}"]
     if importlib.util.find_spec("transformer_lens") is None:
-        return [Row.missing(name, "TransformerLens", TARGET) for name in names]
+        return [Row.missing(name, "TransformerLens: not installed", TARGET) for name in names]
     import pandas as pd
     from transformer_lens import patching
     from transformer_lens.model_bridge import TransformerBridge

@@ -17,6 +17,7 @@ GROUPS = {
     "memory": ("inputs", "memory_rows"),
     "input": ("inputs", "input_rows"),
     "startup": ("startup", "startup_rows"),
+    "gpu": ("gpu", "gpu_rows"),
 }
 
 

@@ -34,10 +34,10 @@ class Row:
     target: str
 
     @classmethod
-    def missing(cls, what: str, package: str, target: str) -> "Row":
-        """A line that was not measured, as the optional `package` is not installed."""
+    def missing(cls, what: str, why: str, target: str) -> "Row":
+        """A line that was not measured; `why` says what it takes that is not here."""
         none = math.nan
-        return cls(what, f"{package}: not installed", none, none, none, none, none, "", target)
+        return cls(what, why, none, none, none, none, none, "", target)
 
     @property
     def span(self) -> str:

@@ -32,6 +32,11 @@ def pick_device(name: str | torch.device) -> torch.device:
     return device
 
 
+def exact(device: torch.device) -> torch.device:
+    """Where sums and probes of what `device` computes are formed in float64: there, or on the CPU for MPS, which has none."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def worker_devices(name: str) -> list[str]:
     """Where workers of a run go: for "auto" every visible GPU if there are several, else the one device asked for."""
     if name == "auto" and torch.cuda.is_available() and torch.cuda.device_count() > 1:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from clsinterp.data.names import in_order
 from clsinterp.errors import RequestError
+from clsinterp.models.placement import exact
 from clsinterp.probing.metrics import wilson
 from clsinterp.probing.ridge import ALPHAS, Ridge, RidgeStats, solve
 
@@ -116,7 +117,7 @@ def fit_probes(
     found = _labels(labels, x.shape[1])
     classes = _in_order(found)
     place = {label: i for i, label in enumerate(classes)}
-    stats = RidgeStats.zeros(len(x), x.shape[2], len(classes), device=x.device)
+    stats = RidgeStats.zeros(len(x), x.shape[2], len(classes), device=exact(x.device))
     stats.update(x, torch.tensor([place[label] for label in found], dtype=torch.long), torch.arange(x.shape[1]))
     return Probes(solve(stats, alphas), classes)
 

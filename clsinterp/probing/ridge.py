@@ -73,12 +73,12 @@ class RidgeStats:
         self, x: Float[Tensor, "n_probes batch d"], labels: Int[Tensor, " batch"], index: Int[Tensor, " batch"]
     ) -> None:
         """Add a batch: its features, labels, and places in the stream (which give the folds)."""
-        x, labels, fold = x.to(self.gram), labels.to(self.gram.device), (index % self.n_folds).to(self.gram.device)
+        x, fold, device = x.to(self.gram), index % self.n_folds, self.gram.device
         for k in range(self.n_folds):
             rows = torch.nonzero(fold == k).flatten()
-            part, of = x[:, rows], labels[rows]
+            part, of = x[:, rows.to(device)], labels[rows.to(labels.device)].to(device)
             self.gram[k] += part.mT @ part
-            self.class_sums[k].index_add_(1, of, part)
+            _add_by_class(self.class_sums[k], of, part)
             self.counts[k].index_add_(0, of, torch.ones_like(of, dtype=torch.float64))
 
     def state(self) -> dict[str, Tensor]:
@@ -88,6 +88,16 @@ class RidgeStats:
     def part(self, d: slice) -> RidgeStats:
         """The statistics of a slice of the features, such as the CLS half of a read-out."""
         return RidgeStats(self.gram[:, :, d, d], self.class_sums[..., d], self.counts)
+
+
+def _add_by_class(
+    sums: Float[Tensor, "n_probes n_classes d"], of: Int[Tensor, " batch"], x: Float[Tensor, "n_probes batch d"]
+) -> None:
+    """Add each example to the sum of its class, in an order that is the same every time."""
+    if sums.device.type == "cpu":
+        sums.index_add_(1, of, x)
+    else:  # there index_add_ adds atomically, in any order, and a resumed run would differ in the last bits
+        sums.transpose(0, 1).index_put_((of,), x.transpose(0, 1), accumulate=True)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from clsinterp.errors import RequestError
 from clsinterp.models.family import Family
+from clsinterp.models.placement import exact
 from clsinterp.probing.head import Head
 from clsinterp.probing.ridge import FOLDS, Ridge, RidgeStats, solve
 
@@ -15,19 +16,19 @@ Features = Iterable[tuple[Float[Tensor, "n_probes batch d"], Int[Tensor, " batch
 
 
 def statistics(features: Features, n_classes: int, n_folds: int = FOLDS) -> RidgeStats:
-    """The sums of a stream of (features, labels), one regression for each entry of the first axis.
+    """The sums of a stream of (features, labels), one regression for each entry of the first axis; formed where those are.
 
     Raises:
         RequestError: an empty stream.
     """
     stats, seen = None, 0
     for x, labels in features:
-        stats = stats or RidgeStats.zeros(x.shape[0], x.shape[2], n_classes, n_folds)
-        stats.update(x.cpu(), labels.cpu(), torch.arange(seen, seen + len(labels)))
+        stats = stats or RidgeStats.zeros(x.shape[0], x.shape[2], n_classes, n_folds, exact(x.device))
+        stats.update(x, labels.cpu(), torch.arange(seen, seen + len(labels)))
         seen += len(labels)
     if stats is None:
         raise RequestError("no training images were given; a probe needs at least 2.")
-    return stats
+    return RidgeStats(**stats.state())
 
 
 def fit_ridge(features: Features, n_classes: int, n_folds: int = FOLDS) -> Ridge:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from clsinterp.models.placement import exact
 from clsinterp.probing.head import Head
 from clsinterp.probing.ridge import ALPHAS, Ridge, RidgeStats, solve
 from clsinterp.runs import extras
@@ -110,18 +111,17 @@ def solve_all(folder: RunFolder, job: Job) -> None:
 def readers(workload: Workload, folder: RunFolder) -> Readers:
     """What reads the rows of the test pass."""
     tensors = load_tensors(folder, folder.path / PROBES)
-    device = workload.model.device
-    exact = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
-    ridge = Ridge(*(tensors[f"probe.{name}"] for name in ("weight", "bias", "alpha", "cv_error"))).to(exact)
+    where = exact(workload.model.device)
+    ridge = Ridge(*(tensors[f"probe.{name}"] for name in ("weight", "bias", "alpha", "cv_error"))).to(where)
     if workload.match.how == "fit":
         weights, biases = tuple(tensors["head.weight"]), tuple(tensors["head.bias"])
-        head = Head(weights, biases, workload.model.family.readouts, own=False).to(exact)
+        head = Head(weights, biases, workload.model.family.readouts, own=False).to(where)
     else:
         head = Head.of(workload.model.family, workload.model.heads)
     cls_head = None
     if workload.request.cls_only == "refit":
-        cls_head = Head((tensors["cls_head.weight"],), (tensors["cls_head.bias"],), ("cls",), own=False).to(exact)
-    rest = tensors["readout.mean"].to(exact) if workload.wants_rest else None
+        cls_head = Head((tensors["cls_head.weight"],), (tensors["cls_head.bias"],), ("cls",), own=False).to(where)
+    rest = tensors["readout.mean"].to(where) if workload.wants_rest else None
     return Readers(head, cls_head, rest, ridge, workload.layers, workload.request.final_norm)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from clsinterp.models.layers import not_finite
+from clsinterp.models.placement import exact
 from clsinterp.probing.ridge import FOLDS, RidgeStats
 from clsinterp.runs.folder import TREE, RunFolder
 from clsinterp.runs.parts import load_tensors, save_tensors, verified
@@ -26,9 +27,10 @@ class TrainSums:
         model = workload.model
         self.parts = len(model.heads) if model.family.averages_heads else 1
         width = model.d_model * len(model.family.readouts) // self.parts
-        self.stats = {"cls": RidgeStats.zeros(len(workload.layers), model.d_model, n_classes, folds)}
+        where = exact(model.device)  # the sums of ViT-B take a CPU longer than the forward takes a GPU
+        self.stats = {"cls": RidgeStats.zeros(len(workload.layers), model.d_model, n_classes, folds, where)}
         if workload.wants_head:
-            self.stats["head"] = RidgeStats.zeros(self.parts, width, n_classes, folds)
+            self.stats["head"] = RidgeStats.zeros(self.parts, width, n_classes, folds, where)
         width_of_all = model.d_model * len(model.family.readouts)
         self.readout_sum = torch.zeros(width_of_all, dtype=torch.float64) if workload.wants_rest else None
         self.labels = torch.tensor(workload.train.labels)
@@ -43,11 +45,11 @@ class TrainSums:
         index = torch.arange(b * size, b * size + len(pixels))
         tokens, readout = capture(self.workload.model, pixels, self.workload.layers)
         _refuse_non_finite(tokens, self.workload.layers)
-        self.stats["cls"].update(tokens.cpu(), self.labels[index], index)
+        self.stats["cls"].update(tokens, self.labels[index], index)
         if self.readout_sum is not None:
             self.readout_sum += readout.cpu().double().sum(0)
         if "head" in self.stats:
-            features = torch.stack(readout.cpu().chunk(self.parts, dim=-1))
+            features = torch.stack(readout.chunk(self.parts, dim=-1))
             self.stats["head"].update(features, self.labels[index], index)
 
     def save(self, folder: RunFolder, layout: Layout, unit: Unit) -> None:

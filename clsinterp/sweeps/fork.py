@@ -77,7 +77,10 @@ def fork(
     layers = check_layers(layers, model.n_layers)
     where = model.layout.index(group)
     donors = replace if isinstance(replace, Tensor) else None
-    change = swap(replace) if isinstance(replace, Tensor) else replace
+    if not isinstance(replace, Tensor):
+        change = replace
+    else:  # on the device once: a copy after every block would wait for all that came before
+        change = swap(replace if model.server else replace.to(model.device))
     labels = targets if labels is None else labels
     if lost := set(readers.probed) - set(layers):
         raise RequestError(
@@ -152,16 +155,20 @@ def _trace(
     # Not inference_mode: BEiT caches its index of relative positions, and an index made there breaks gradients later.
     with torch.no_grad(), model.trace(pixels):
         with torch.no_grad():
-            result, finite, tokens = _sweep(model, n, layers, where, new_tokens, asked, rows)
-        nnsight.save(result)
+            names, table, finite, tokens = _sweep(model, n, layers, where, new_tokens, asked, rows)
+        nnsight.save(names)
+        nnsight.save(table)
         nnsight.save(finite)
         nnsight.save(tokens)
     bad = [layer for layer, ok in finite.items() if not bool(ok)]
     if bad:
         raise not_finite(bad[0] if bad[0] < model.n_layers else None)
+    result = dict(zip(names, table.long().cpu(), strict=True))
     if away:
-        result |= readers.probe_ranks(tokens, layers, n, rows.labels)
-    return {name: rank.long().cpu() for name, rank in result.items()}
+        result |= {
+            name: rank.long().cpu() for name, rank in readers.probe_ranks(tokens, layers, n, rows.labels).items()
+        }
+    return result
 
 
 def _sweep(
@@ -172,12 +179,12 @@ def _sweep(
     new_tokens: Callable[[int, Tensor], Tensor],
     readers: Readers,
     rows: _Rows,
-) -> tuple[dict[str, Tensor], dict[int, Tensor], dict[int, Tensor]]:
+) -> tuple[list[str], Tensor, dict[int, Tensor], dict[int, Tensor]]:
     """The body of the trace.
 
     Returns:
-        The rank columns; per layer, whether the intact rows are finite; and, where layers are probed without probes, the
-        CLS tokens (copies * n, d_model) by layer.
+        Names of the rank columns; the columns (column, n); per layer, whether the intact rows are finite; and, where layers
+        are probed without probes, the CLS tokens (copies * n, d_model) by layer.
     """
     family = model.family
     prefix = [g for g in ("cls", "distill") if g in model.layout.slices]
@@ -220,14 +227,16 @@ def _sweep(
 
     def outputs(curve: str, logits: Tensor) -> None:
         by_copy = logits.unflatten(0, (-1, n))  # (copy, n, class)
-        answers = by_copy.argmax(-1)
-        out[column(f"intact{curve}")] = ranks(by_copy[0], rows.targets)
+        answers, rank = by_copy.argmax(-1), ranks(by_copy, rows.targets.expand(by_copy.shape[:2]))
+        out[column(f"intact{curve}")] = rank[0]
         out[column(f"intact{curve}", kind="answer")] = answers[0]
         for copy, layer in enumerate(layers, start=1):
-            out[column(f"shuffle{curve}", layer)] = ranks(by_copy[copy], rows.targets)
+            out[column(f"shuffle{curve}", layer)] = rank[copy]
             out[column(f"shuffle{curve}", layer, kind="answer")] = answers[copy]
-            if rows.donor_targets is not None and not curve:
-                out[column("donor", layer)] = ranks(by_copy[copy], rows.donor_targets)
+        if rows.donor_targets is not None and not curve:
+            swapped = by_copy[1:]
+            donor = ranks(swapped, rows.donor_targets.expand(swapped.shape[:2]))
+            out.update({column("donor", layer): donor[copy] for copy, layer in enumerate(layers)})
 
     outputs("", logits)
     if family.other_readouts:
@@ -250,4 +259,5 @@ def _sweep(
     if readers.probes is not None:
         out |= readers.probe_ranks(read, layers, n, rows.labels)
         read = {}
-    return {name: rank.int() for name, rank in out.items()}, finite, read
+    # One tensor: one transfer brings it down from a GPU, and views of the copies' ranks would travel whole.
+    return list(out), torch.stack([rank.int().to(features.device) for rank in out.values()]), finite, read

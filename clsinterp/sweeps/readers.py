@@ -69,7 +69,9 @@ class Readers:
         out = {}
         for i, (probed, rows) in enumerate(tokens.items()):
             by_copy = self.probes.scores(rows, i).unflatten(0, (-1, n))  # (copy, n, class)
-            out[column("probe", probed)] = ranks(by_copy[0], labels)
+            # All copies at once: a rank is a few small kernels, and hundreds of them keep a GPU waiting.
+            rank = ranks(by_copy, labels.expand(by_copy.shape[:2]))
+            out[column("probe", probed)] = rank[0]
             for copy, layer in enumerate([x for x in layers if x <= probed], start=1):
-                out[column("restoration", layer, probed)] = ranks(by_copy[copy], labels)
+                out[column("restoration", layer, probed)] = rank[copy]
         return out
