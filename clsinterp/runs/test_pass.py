@@ -7,7 +7,7 @@ from torch import Tensor
 from clsinterp.runs.extras import Measurement
 from clsinterp.runs.folder import RunFolder
 from clsinterp.runs.parts import save_rows
-from clsinterp.runs.units import Layout, Unit
+from clsinterp.runs.units import Unit
 from clsinterp.runs.workload import Workload
 from clsinterp.sweeps.fork import fork
 from clsinterp.sweeps.readers import Readers
@@ -23,6 +23,7 @@ class RankRows:
         self.labels = torch.tensor(workload.test.labels)
         self.targets = torch.tensor(workload.match.classes)[self.labels]
         self.tables: list[pa.Table] = []
+        self.file = ""  # of the unit that is finished
 
     def add(self, b: int, pixels: Tensor) -> None:
         """Measure batch number `b`."""
@@ -59,6 +60,12 @@ class RankRows:
             types = {name: SMALL if name.startswith("answer") else pa.int32() for name in sorted(found)}
             self.tables.append(pa.table(columns | {n: pa.array(found[n].tolist(), t) for n, t in types.items()}))
 
-    def save(self, folder: RunFolder, layout: Layout, unit: Unit) -> None:
+    def finish(self, unit: Unit) -> bool:
+        """End the unit; its file is small, so it is written at once."""
+        self.file = self.workload.unit_layout.files(unit)[0]
+        return True
+
+    def save(self, folder: RunFolder) -> None:
         """Write the unit's file."""
-        save_rows(folder, folder.work / layout.files(unit)[0], pa.concat_tables(self.tables))
+        save_rows(folder, folder.work / self.file, pa.concat_tables(self.tables))
+        self.tables = []

@@ -169,6 +169,16 @@ def ancestors(unit: int, n: int) -> list[Range]:
     return ranges[::-1]
 
 
+def parent(units: Range, n: int) -> Range | None:
+    """The range of the tree over `n` units that `units` is a half of; None for the whole.
+
+    Example:
+        >>> parent((2, 3), 5), parent((0, 4), 5), parent((0, 5), 5)
+        ((2, 4), (0, 5), None)
+    """
+    return next((both for both in ancestors(units[0], n)[1:] if units in halves(both)), None)
+
+
 def tree_sum(units: Range, known: Callable[[Range], Sum | None], add: Callable[[Sum, Sum], Sum]) -> Sum:
     """The sum over `units` in the order of the tree, from whichever sums of its ranges are `known`.
 

@@ -26,8 +26,8 @@ from clsinterp.runs.records import Record
 from clsinterp.runs.request import Progress, Resources, Scope
 from clsinterp.runs.solve import POLL, measurement, readers, solve_all
 from clsinterp.runs.test_pass import RankRows
-from clsinterp.runs.train_pass import TrainSums, add_up
-from clsinterp.runs.units import Layout, Unit
+from clsinterp.runs.train_pass import TrainSums
+from clsinterp.runs.units import Unit
 from clsinterp.runs.workload import Workload
 from clsinterp.shapes import misfit
 from clsinterp.sweeps.batching import images_at_once
@@ -37,13 +37,16 @@ logger = logging.getLogger(__name__)
 
 
 class Part(Protocol):
-    """What a stage makes of one unit's batches."""
+    """What a stage makes of units of batches."""
 
     def add(self, b: int, pixels: Tensor) -> None:
         """Take batch number `b`."""
 
-    def save(self, folder: RunFolder, layout: Layout, unit: Unit) -> None:
-        """Write the unit's file."""
+    def finish(self, unit: Unit) -> bool:
+        """End the unit, whose batches were all taken. Whether what is finished should be written now."""
+
+    def save(self, folder: RunFolder) -> None:
+        """Write what is finished."""
 
 
 class Worker:
@@ -87,7 +90,7 @@ class Worker:
             record = Record(folder, self.workload.model)
             record.seconds["load"] = load_seconds
             if not (folder.path / "probes.safetensors").exists():
-                self._stage("train", self.workload.train, lambda: TrainSums(self.workload), record, then=add_up)
+                self._stage("train", self.workload.train, lambda: TrainSums(self.workload), record)
                 if self.scope.stage == "train":
                     return
                 self._await_train()
@@ -166,7 +169,6 @@ class Worker:
         split: Split,
         start: Callable[[], Part],
         record: Record,
-        then: Callable[[RunFolder, Layout, Unit], None] = lambda folder, layout, unit: None,
     ) -> None:
         """Compute what is missing of `stage` in this worker's scope; waits for units that others have claimed."""
         folder, layout, resources = self.folder, self.layout, self.resources
@@ -180,30 +182,38 @@ class Worker:
                 workers = default_workers(layout.n_images(missing), self.turn[1])
             processor, size = self.workload.model.image_processor, layout.batch_size
             claimed: deque[Unit] = deque()
-            part: Part | None = None
+            finished: list[Unit] = []
+            part = start()
             begun = time.monotonic()
             try:
                 ahead = ((u, range(u.start, u.stop)) for u in _noted(folder.claimed(layout, missing), claimed))
                 for unit, b, pixels in stream(split, processor, size, ahead, workers):
-                    part = part or start()
                     part.add(b, pixels)
                     done += len(pixels)
                     self.progress(stage, min(done, n), n)
                     if b == unit.stop - 1:
-                        part.save(folder, layout, unit)
-                        part = None
-                        folder.release(layout, claimed.popleft())
-                        then(folder, layout, unit)
-                        record.seconds[stage] += time.monotonic() - begun
-                        record.write()
-                        begun = time.monotonic()
+                        finished.append(claimed.popleft())
+                        if part.finish(unit):
+                            begun = self._written(stage, part, finished, record, begun)
+                if finished:
+                    self._written(stage, part, finished, record, begun)
             finally:
-                for unit in claimed:
+                for unit in (*finished, *claimed):
                     folder.release(layout, unit)
                 record.write(now=True)
             if folder.missing(layout, units):
                 time.sleep(POLL)
         self.progress(stage, n, n)
+
+    def _written(self, stage: str, part: Part, units: list[Unit], record: Record, begun: float) -> float:
+        """Write what `part` finished, and give up the claims on those `units`; the time at which that was done."""
+        part.save(self.folder)
+        while units:
+            self.folder.release(self.layout, units.pop(0))
+        now = time.monotonic()
+        record.seconds[stage] += now - begun
+        record.write()
+        return now
 
     def _await_train(self) -> None:
         """Wait for the train parts of other shards as long as was asked."""
