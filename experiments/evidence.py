@@ -63,7 +63,9 @@ def main() -> None:
     tables.mkdir(exist_ok=True)
     for name, run in found.items():
         pa.csv.write_csv(run.curves.drop_columns(["model"]), tables / f"{name}.csv")
-    side_by_side = compare([args.runs / name for name in found], force=True)
+    # Nothing that is compared depends on how the other read-outs are turned off.
+    alike = [name for name in found if "--cls-only" not in RUNS[name]]
+    side_by_side = compare([args.runs / name for name in alike], force=True)
     commands = {name: shlex.join(["clsinterp", *command(name)]) for name in found}
     (ROOT / "docs" / "evidence.md").write_text(page(found, side_by_side, commands, SOURCES["dinov2-small"].what))
     first = found["photos-224"]
