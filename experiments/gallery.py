@@ -225,9 +225,12 @@ def notes(summary: str) -> list[str]:
 
 def sizes(facts: dict) -> str:
     """How much a run was measured on, from its ``run.json``."""
-    (model,), size = facts["models"], facts["identity"]["image_size"]
+    (model,), asked = facts["models"], facts["identity"]
+    size = asked["image_size"]
     n = {split: f"{model[split]['n']:,}" for split in ("train", "test")}
     fitted = f"what was fitted besides the head, on {n['train']} train images"
+    if "pairs" in asked:
+        return f"Measured on {asked['pairs']} pairs of {n['test']} test images, of {size} pixels; no probe was fitted."
     return f"Measured on {n['test']} test images of {size} pixels; {fitted}."
 
 
