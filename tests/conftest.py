@@ -81,6 +81,17 @@ def folder(tmp_path_factory, pictures):
     return root
 
 
+@pytest.fixture(scope="session")
+def python(tmp_path_factory):
+    """What stands in for ``sys.executable`` where a process of its own is wanted and a fresh import is not; see `forked`."""
+    import forked
+
+    script, process = forked.start(tmp_path_factory.mktemp("forked"))
+    yield str(script)
+    process.stdin.close()
+    process.wait()
+
+
 @pytest.fixture(autouse=True)
 def _threads():
     torch.set_num_threads(1)

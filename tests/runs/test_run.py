@@ -237,12 +237,12 @@ def test_bad_images_can_be_skipped_and_are_counted(checkpoint, folder, tmp_path)
 # -- resuming ----------------------------------------------------------------------
 
 
-def test_a_killed_run_resumes_and_ends_bit_identical(done, checkpoint, folder, tmp_path):
+def test_a_killed_run_resumes_and_ends_bit_identical(done, checkpoint, folder, tmp_path, python):
     """SIGKILL at many moments; then one undisturbed finish."""
     out = tmp_path / "r"
     args = ["run", checkpoint("beit"), "--data", folder, "--out", out, "--batch-size", BATCH, "--workers", 0, "--quiet",
             "--layers=-1,0,1,2,3", "--test-split", "test", "--train-split", "train", "--resume"]  # fmt: skip
-    command = [sys.executable, "-m", "clsinterp.cli", *map(str, args)]
+    command = [python, "-m", "clsinterp.cli", *map(str, args)]
     stages = (
         ".work/request.json",
         ".work/train-*",
