@@ -92,6 +92,17 @@ def python(tmp_path_factory):
     process.wait()
 
 
+@pytest.fixture
+def plain_page(monkeypatch):
+    """A run's page is its numbers as they are: to draw it takes as long as all else in a tiny run, and other tests do."""
+    from clsinterp.runs import repair
+
+    monkeypatch.setattr(repair, "study_figures", lambda runs: runs)
+    monkeypatch.setattr(
+        repair, "to_html", lambda runs: "".join(f"{facts} {table.to_pydict()}" for facts, table in runs)
+    )
+
+
 @pytest.fixture(autouse=True)
 def _threads():
     torch.set_num_threads(1)

@@ -18,8 +18,9 @@ import traceback
 from pathlib import Path
 
 IMPORTED = (
-    "nnsight", "datasets", "plotly.graph_objects", "pyarrow.parquet", "clsinterp.cli", "clsinterp.views.lens", "clsinterp.runs.run",
-    "clsinterp.runs.demo", "clsinterp.runs.engines.worker_process", "clsinterp.vision_model",
+    "nnsight", "datasets", "plotly.graph_objects", "pyarrow.parquet", "clsinterp.cli", "clsinterp.views.lens",
+    "clsinterp.runs.run", "clsinterp.runs.demo", "clsinterp.runs.engines.worker_process", "clsinterp.vision_model",
+    "pip._internal.commands.download",
     *(f"transformers.models.{name}.modeling_{name}" for name in ("vit", "deit", "beit", "dinov2")),
 )  # fmt: skip
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -53,7 +54,7 @@ def start(folder: Path) -> tuple[Path, subprocess.Popen]:
     passed_on = [int(number) for number in PASSED_ON]
     script.write_text(CLIENT.format(python=sys.executable, address=str(address), passed_on=passed_on))
     script.chmod(0o755)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = {**{k: v for k, v in os.environ.items() if k != "COLUMNS"}, "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
     process = subprocess.Popen(
         [sys.executable, __file__, address, script], stdin=pipe, stdout=pipe, env=environment, start_new_session=True
@@ -123,7 +124,8 @@ def become(asked: dict, streams: list[int], script: str) -> None:
     try:
         if kind == "-m":
             sys.argv = [what, *more]
-            sys.modules.pop(what, None)  # it is run, as if it had not been imported
+            if not hasattr(sys.modules.get(what), "__path__"):
+                sys.modules.pop(what, None)  # it is run, as if it had not been imported
             runpy.run_module(what, run_name="__main__", alter_sys=True)
         else:
             sys.argv = ["-c", *more]

@@ -17,6 +17,7 @@ from clsinterp.errors import RequestError
 from clsinterp.runs.engines import engine_for
 from clsinterp.runs.request import Resources
 
+pytestmark = pytest.mark.usefixtures("plain_page")
 TABLES = ("images.parquet", "curves.parquet", "probes.safetensors")
 OPTIONS = ("--batch-size", 2, "--workers", 0, "--quiet")  # 42 train and 21 test batches, a unit each
 

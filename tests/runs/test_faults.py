@@ -27,6 +27,7 @@ from clsinterp.probing.ridge import RidgeStats, solve
 from clsinterp.runs.results import read_run
 from clsinterp.signals import Ended, ending_as_interrupts, exit_status
 
+pytestmark = pytest.mark.usefixtures("plain_page")
 TABLES = ("images.parquet", "curves.parquet", "probes.safetensors")
 
 

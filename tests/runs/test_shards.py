@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from clsinterp.runs.units import STAGES, Layout, Shard, ancestors, halves, tree_sum
 
+pytestmark = pytest.mark.usefixtures("plain_page")
 TABLES = ("images.parquet", "curves.parquet", "probes.safetensors")
 OPTIONS = (
     "--batch-size",
