@@ -70,7 +70,12 @@ def pictures():
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory, pictures):
-    """Class folders in split folders: 7 classes named like the tiny checkpoints', 12 train and 6 test images each."""
+    """Class folders in split folders: 7 classes named like the tiny checkpoints', 12 train and 6 test images each.
+
+    Read once: to find out what it is, datasets looks through it for dozens of patterns, a third of a second each time.
+    """
+    import datasets
+
     root = tmp_path_factory.mktemp("images")
     for split, n in (("train", 12), ("test", 6)):
         for label in range(tiny.CLASSES):
@@ -78,7 +83,17 @@ def folder(tmp_path_factory, pictures):
             where.mkdir(parents=True)
             for i in range(n):
                 pictures(label, i if split == "train" else 100 + i).save(where / f"{split}{i}.png")
-    return root
+    load, known = datasets.load_dataset, []
+
+    def once(*args, **options):
+        if args != (str(root),) or options:
+            return load(*args, **options)
+        known[:] = known or [load(str(root))]
+        return known[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "load_dataset", once)
+        yield root
 
 
 @pytest.fixture(scope="session")

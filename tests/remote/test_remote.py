@@ -48,6 +48,7 @@ def readers(model: VisionModel, n_classes: int = tiny.CLASSES) -> Readers:
 # -- the same numbers -----------------------------------------------------------
 
 
+@pytest.mark.usefixtures("plain_page")
 @pytest.mark.parametrize("name", ["vit-12", "dinov2-12", *ZOO_HERE])
 def test_the_whole_note_is_the_same_there(ndif, folder, tmp_path, name):
     zoo = name.startswith("zoo/")
