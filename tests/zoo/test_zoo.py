@@ -89,15 +89,14 @@ def test_the_counting_model_counts_as_its_card_says(zoo, images):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_check_finds_no_logit_wrong(zoo, name):
-    """The first findings; all of them, at every hook of twelve layers, take half a minute a model."""
+    """The first findings; all of them, at every hook of twelve layers, take 20 s a model. test_vision_model.py has tiny ones."""
     first = list(islice(check(zoo(name)), 3))
     assert all(finding.holds for finding in first), first
     assert "to the last bit" in first[-1].what
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == "counting" else pytest.mark.nightly) for name in NAMES]
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", NAMES)
 def test_check_finds_nothing_wrong(name):
     code, text = invoke("check", f"zoo/{name}")
     assert code == 0, text
