@@ -25,10 +25,11 @@ lint: $(READY)
 	$(BIN)/mypy
 
 # Static images and the explorer's tests need a browser, which is installed where there is none.
-# One thread per test process: the models are tiny, and threads that wait for each other only cost.
+# One thread per test process: the models are tiny, and threads that wait for each other only cost. Tests of a file stay together
+# where they can, since they share what they had made.
 test: lint
 	$(BIN)/python tests/browser.py
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 # The remote tests against a real NDIF on loopback (docs/remote.md). Wants Python 3.12 or 3.13 and redis-server beside this
 # environment's own, and downloads gigabytes once where torch comes with CUDA.

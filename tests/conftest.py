@@ -70,7 +70,12 @@ def pictures():
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory, pictures):
-    """Class folders in split folders: 7 classes named like the tiny checkpoints', 12 train and 6 test images each."""
+    """Class folders in split folders: 7 classes named like the tiny checkpoints', 12 train and 6 test images each.
+
+    Read once: to find out what it is, datasets looks through it for dozens of patterns, a third of a second each time.
+    """
+    import datasets
+
     root = tmp_path_factory.mktemp("images")
     for split, n in (("train", 12), ("test", 6)):
         for label in range(tiny.CLASSES):
@@ -78,7 +83,39 @@ def folder(tmp_path_factory, pictures):
             where.mkdir(parents=True)
             for i in range(n):
                 pictures(label, i if split == "train" else 100 + i).save(where / f"{split}{i}.png")
-    return root
+    load, known = datasets.load_dataset, []
+
+    def once(*args, **options):
+        if args != (str(root),) or options:
+            return load(*args, **options)
+        known[:] = known or [load(str(root))]
+        return known[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "load_dataset", once)
+        yield root
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory):
+    """What stands in for ``sys.executable`` where a process of its own is wanted and a fresh import is not; see `forked`."""
+    import forked
+
+    script, process = forked.start(tmp_path_factory.mktemp("forked"))
+    yield str(script)
+    process.stdin.close()
+    process.wait()
+
+
+@pytest.fixture
+def plain_page(monkeypatch):
+    """A run's page is its numbers as they are: to draw it takes as long as all else in a tiny run, and other tests do."""
+    from clsinterp.runs import repair
+
+    monkeypatch.setattr(repair, "study_figures", lambda runs: runs)
+    monkeypatch.setattr(
+        repair, "to_html", lambda runs: "".join(f"{facts} {table.to_pydict()}" for facts, table in runs)
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """The tutorials run from the first cell to the last, their pages show what they draw, and they lie in git without outputs."""
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -16,8 +17,18 @@ def test_there_are_four():
     assert [path.stem for path in TUTORIALS] == sorted(FIGURES)
 
 
+@pytest.fixture
+def quick_kernel(python, tmp_path, monkeypatch):
+    """Jupyter's kernel with the Python that starts in no time."""
+    spec = tmp_path / "kernels" / "python3" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    argv = [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec.write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+
+
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
-def test_a_tutorial_runs_and_its_page_shows_what_it_draws(path):
+def test_a_tutorial_runs_and_its_page_shows_what_it_draws(path, quick_kernel):
     page = pages["as_page"](pages["executed"](path), path.stem)
     assert len(re.findall(r'Plotly\.newPlot\("figure-\d", {"data": \[{', page)) == FIGURES[path.stem]
     script = pages["SCRIPT"]

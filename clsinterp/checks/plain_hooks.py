@@ -4,8 +4,8 @@ No nnsight, no fused attention, no sharing of code with `hookpoints`: what `chec
 """
 
 import math
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -38,6 +38,7 @@ def edited_forward(
 
     with ExitStack() as hooks:
         _edit_ends(model, name, edit, lambda handle: hooks.callback(handle.remove))
+        hooks.enter_context(_passed_by(blocks))  # what they do is spelled out here
         entering: list[dict[str, Any]] = []  # of each block
         with ExitStack() as first:
             grab = lambda _m, args, kwargs: entering.append({"h": args[0], "args": args[1:], "kwargs": kwargs})  # noqa: E731
@@ -55,6 +56,21 @@ def edited_forward(
         hooks.callback(handle.remove)
         output = module(pixels)
     return seen, logits_of(output) if family.heads else hidden_of(output)
+
+
+@contextmanager
+def _passed_by(blocks: Any) -> Iterator[None]:
+    """Within the block of code, each of `blocks` hands on what it was given."""
+    forwards = [vars(block).get("forward") for block in blocks]
+    for block in blocks:
+        block.forward = lambda h, *args, **kwargs: h
+    try:
+        yield
+    finally:
+        for block, forward in zip(blocks, forwards, strict=True):
+            del block.forward
+            if forward is not None:
+                block.forward = forward
 
 
 def _edit_ends(model: VisionModel, name: str | None, edit: TokenEdit, keep: Callable[[Any], Any]) -> None:

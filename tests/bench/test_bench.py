@@ -64,7 +64,7 @@ def test_what_is_not_installed_is_said():
 
 
 def test_the_notes_loop_says_what_the_package_says():
-    note = Note.of_zoo(150)
+    note = Note.of_zoo(80)
     note.published()
     note.ours()
     module, blocks = note.model._module, note.model._module.get_submodule(note.model.family.blocks)

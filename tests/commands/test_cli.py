@@ -3,7 +3,6 @@ import subprocess
 import sys
 
 import pytest
-import tiny
 from command_line import invoke, invoke_flat
 
 import clsinterp
@@ -50,12 +49,11 @@ def test_help_and_package_contents():
     assert code == 0
     for command in ("demo", "run", "figure", "lens", "explore", "check", "models"):
         assert command in text
-    assert "VisionModel" in python("import clsinterp; print(clsinterp.VisionModel.__name__)")
+    assert clsinterp.VisionModel.__name__ == "VisionModel"
 
 
-@pytest.mark.parametrize("family", tiny.FIVE)
-def test_check_reports_every_finding(checkpoint, family):
-    code, text = invoke("check", checkpoint(family))
+def test_check_reports_every_finding(checkpoint):
+    code, text = invoke("check", checkpoint("dinov2"))
     assert code == 0, text
     for claim in (
         "logits equal Hugging Face's to the last bit",

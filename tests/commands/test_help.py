@@ -68,13 +68,13 @@ def test_options_are_grouped_by_what_they_are_about():
     }
 
 
-def python_m(*words, **env):
-    given = {**{k: v for k, v in os.environ.items() if k != "COLUMNS"}, **env}
-    return subprocess.run([sys.executable, "-m", "clsinterp", *words], capture_output=True, text=True, env=given)
+def python_m(*words, python=sys.executable):
+    given = {k: v for k, v in os.environ.items() if k != "COLUMNS"}
+    return subprocess.run([python, "-m", "clsinterp", *words], capture_output=True, text=True, env=given)
 
 
-def test_nothing_is_cut_in_a_pipe():
-    done = python_m("models")
+def test_nothing_is_cut_in_a_pipe(python):
+    done = python_m("models", python=python)
     assert done.returncode == 0
     assert "…" not in done.stdout
     assert "dinov2_with_registers" in done.stdout or "Dinov2WithRegistersForImageClassification" in done.stdout
@@ -87,12 +87,12 @@ def test_the_shell_completes():
     assert "--install-completion" in CliRunner().invoke(app, ["--help"]).output
 
 
-def test_the_libraries_are_quiet_unless_asked(checkpoint, pictures, tmp_path):
+def test_the_libraries_are_quiet_unless_asked(checkpoint, pictures, tmp_path, python):
     pictures(0, 0).save(tmp_path / "a.png")
     words = ("lens", str(checkpoint("vit")), str(tmp_path / "a.png"), "--out", str(tmp_path / "a.html"))
     done = python_m(*words)
     assert (done.returncode, done.stderr) == (0, "")
     for asked in (("-v", *words), (*words, "-v"), (words[0], "--verbose", *words[1:])):
-        loud = python_m(*asked)
+        loud = python_m(*asked, python=python)
         assert (loud.returncode, loud.stdout) == (0, done.stdout)
         assert loud.stderr

@@ -21,6 +21,7 @@ from clsinterp.sweeps.fork import fork
 from clsinterp.sweeps.readers import Readers
 from clsinterp.vision_model import VisionModel
 
+pytestmark = pytest.mark.usefixtures("plain_page")
 L = 4
 LAYERS = tuple(range(-1, L))
 PAIRS = [{"probe_from": a, "used_from": b} for b in range(L) for a in range(b + 1)]

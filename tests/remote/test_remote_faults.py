@@ -141,6 +141,7 @@ def test_a_wrong_key_or_none(double, monkeypatch, caplog, key):
     assert not key or key not in str(caught.value) + caplog.text
 
 
+@pytest.mark.usefixtures("plain_page")
 def test_a_run_goes_on_after_a_fault(double, folder, tmp_path):
     out = tmp_path / "run"
     args = ["run", double.folder("vit"), "--data", folder, "--train-split", "train", "--test-split", "test"]

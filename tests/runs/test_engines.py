@@ -17,6 +17,7 @@ from clsinterp.errors import RequestError
 from clsinterp.runs.engines import engine_for
 from clsinterp.runs.request import Resources
 
+pytestmark = pytest.mark.usefixtures("plain_page")
 TABLES = ("images.parquet", "curves.parquet", "probes.safetensors")
 OPTIONS = ("--batch-size", 2, "--workers", 0, "--quiet")  # 42 train and 21 test batches, a unit each
 
@@ -40,6 +41,12 @@ def whole(arguments, tmp_path_factory):
 
 def contents(out: Path) -> dict[str, bytes]:
     return {name: (out / name).read_bytes() for name in TABLES}
+
+
+@pytest.fixture
+def quick_workers(python, monkeypatch):
+    """Workers of this process are forked, not started."""
+    monkeypatch.setattr(sys, "executable", python)
 
 
 def wait_for(found, seconds=300):
@@ -86,9 +93,9 @@ def test_processes_survive_a_killed_worker(arguments, whole, tmp_path, caplog):
     assert contents(out) == whole
 
 
-def test_workers_end_with_their_parent_and_the_run_resumes(arguments, whole, tmp_path):
+def test_workers_end_with_their_parent_and_the_run_resumes(arguments, whole, tmp_path, python):
     out = tmp_path / "r"
-    command = [sys.executable, "-m", "clsinterp.cli", *arguments(out, "--engine", "processes", "-j", 2)]
+    command = [python, "-m", "clsinterp.cli", *arguments(out, "--engine", "processes", "-j", 2)]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as parent:
         wait_for(lambda: list((out / ".work").glob("train-*")))
         parent.kill()
@@ -104,11 +111,11 @@ def test_workers_end_with_their_parent_and_the_run_resumes(arguments, whole, tmp
     assert contents(out) == whole
 
 
-def test_two_machines_race_on_one_folder(arguments, whole, tmp_path):
+def test_two_machines_race_on_one_folder(arguments, whole, tmp_path, python):
     """Two processes that know nothing of each other; both succeed. Neither has imported Ray."""
     out = tmp_path / "r"
     code = "import sys; from clsinterp.cli import app; app(sys.argv[1:], standalone_mode=False); assert 'ray' not in sys.modules"
-    command = [sys.executable, "-c", code, *arguments(out, "--resume")]
+    command = [python, "-c", code, *arguments(out, "--resume")]
     racers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [racer.communicate()[1] for racer in racers]
     assert [racer.returncode for racer in racers] == [0, 0], said
@@ -134,7 +141,7 @@ def test_ray_survives_a_killed_actor(arguments, whole, tmp_path):
     assert contents(out) == whole
 
 
-def test_an_error_in_a_worker_reads_like_one_here(arguments, whole, tmp_path):
+def test_an_error_in_a_worker_reads_like_one_here(arguments, whole, tmp_path, quick_workers):
     """The folder was begun on a GPU, which a worker finds out, not the parent."""
     out = tmp_path / "r"
     assert invoke(*arguments(out, "--shard", "1/40", "--stage", "train"))[0] == 0

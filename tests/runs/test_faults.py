@@ -7,7 +7,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from io import BytesIO
 
@@ -28,6 +27,7 @@ from clsinterp.probing.ridge import RidgeStats, solve
 from clsinterp.runs.results import read_run
 from clsinterp.signals import Ended, ending_as_interrupts, exit_status
 
+pytestmark = pytest.mark.usefixtures("plain_page")
 TABLES = ("images.parquet", "curves.parquet", "probes.safetensors")
 
 
@@ -210,18 +210,18 @@ def test_float16_overflow_names_the_layer_and_the_way_out(checkpoint, folder, tm
 # -- folders and signals -------------------------------------------------------------
 
 
-def command(checkpoint, folder, out, *more) -> list[str]:
+def command(python, checkpoint, folder, out, *more) -> list[str]:
     asked = ["run", checkpoint, "--data", folder, "--out", out, "--batch-size", BATCH, "--workers", 0, "--quiet", *more]
-    return [sys.executable, "-m", "clsinterp.cli", *map(str, asked)]
+    return [python, "-m", "clsinterp.cli", *map(str, asked)]
 
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
-def test_a_folder_that_vanishes_in_mid_run_is_an_error_not_a_traceback(checkpoint, folder, tmp_path):
+def test_a_folder_that_vanishes_in_mid_run_is_an_error_not_a_traceback(python, checkpoint, folder, tmp_path):
     out = tmp_path / "r"
     child = subprocess.Popen(
-        command(checkpoint("vit"), folder, out), stderr=subprocess.PIPE, env=ENVIRONMENT, text=True
+        command(python, checkpoint("vit"), folder, out), stderr=subprocess.PIPE, env=ENVIRONMENT, text=True
     )
     while child.poll() is None and not out.exists():
         time.sleep(0.002)
@@ -242,11 +242,13 @@ def test_a_place_that_cannot_be_written(checkpoint, folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_interrupting_says_how_to_go_on(checkpoint, folder, tmp_path, name):
+def test_interrupting_says_how_to_go_on(python, checkpoint, folder, tmp_path, name):
     """In a terminal of its own, so that there is a cursor to be hidden and shown."""
     number = getattr(signal, name)
     out = tmp_path / "r"
-    slowly = command(checkpoint("vit"), folder, out, "--batch-size", 2)  # long enough to be caught on a busy machine
+    slowly = command(
+        python, checkpoint("vit"), folder, out, "--batch-size", 2
+    )  # long enough to be caught on a busy machine
     slowly.remove("--quiet")
     ours, theirs = pty.openpty()
     child = subprocess.Popen(
@@ -298,16 +300,16 @@ def test_an_ignored_hangup_stays_ignored():
 
 
 @pytest.mark.nightly
-def test_twenty_kills_at_random_moments_change_no_byte(checkpoint, folder, tmp_path):
+def test_twenty_kills_at_random_moments_change_no_byte(python, checkpoint, folder, tmp_path):
     """Each kill is followed by a resume, which is killed in turn; the last one is left alone."""
     calm, out = tmp_path / "calm", tmp_path / "r"
     start = time.monotonic()
-    subprocess.run(command(checkpoint("deit"), folder, calm), check=True, env=ENVIRONMENT)
+    subprocess.run(command(python, checkpoint("deit"), folder, calm), check=True, env=ENVIRONMENT)
     whole = time.monotonic() - start
     draw, killed = random.Random(0), 0
     for _ in range(20):
         child = subprocess.Popen(
-            command(checkpoint("deit"), folder, out, "--resume"), stderr=subprocess.PIPE, env=ENVIRONMENT
+            command(python, checkpoint("deit"), folder, out, "--resume"), stderr=subprocess.PIPE, env=ENVIRONMENT
         )
         time.sleep(draw.uniform(0, 1.1) * whole)
         child.send_signal(signal.SIGKILL)
@@ -316,6 +318,6 @@ def test_twenty_kills_at_random_moments_change_no_byte(checkpoint, folder, tmp_p
         if (out / "run.json").exists() and not (out / ".work").exists():
             shutil.rmtree(out)  # it got through: begin again
     assert killed >= 10
-    subprocess.run(command(checkpoint("deit"), folder, out, "--resume"), check=True, env=ENVIRONMENT)
+    subprocess.run(command(python, checkpoint("deit"), folder, out, "--resume"), check=True, env=ENVIRONMENT)
     for name in TABLES:
         assert (out / name).read_bytes() == (calm / name).read_bytes(), name

@@ -35,12 +35,18 @@ def data(folder, tmp_path):
     return copy
 
 
-@pytest.fixture
-def done(checkpoint, folder, tmp_path):
-    """A finished run."""
-    code, text = run(checkpoint("vit"), folder, tmp_path / "done", *FEW, "--quiet")
+@pytest.fixture(scope="module")
+def finished(checkpoint, folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("finished") / "r"
+    code, text = run(checkpoint("vit"), folder, out, *FEW, "--quiet")
     assert code == 0, text
-    return tmp_path / "done"
+    return out
+
+
+@pytest.fixture
+def done(finished, tmp_path):
+    """A finished run that a test may change."""
+    return shutil.copytree(finished, tmp_path / "done")
 
 
 def contents(out: Path) -> dict[str, bytes]:

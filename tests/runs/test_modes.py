@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -131,10 +130,10 @@ def test_kinds_of_cls_only_are_named_and_are_what_they_say(checkpoint, folder, t
     assert ("readout.mean" in saved) == (kind == "mean")
 
 
-def test_the_table_of_two_read_outs_fits_80_columns(checkpoint, folder, tmp_path):
+def test_the_table_of_two_read_outs_fits_80_columns(checkpoint, folder, tmp_path, python):
     """A user's terminal: no column may vanish, the layers' least of all."""
     command = [
-        sys.executable,
+        python,
         "-m",
         "clsinterp",
         "run",

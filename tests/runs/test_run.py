@@ -23,6 +23,8 @@ from clsinterp.probing.metrics import ranks
 from clsinterp.runs.job import Counts
 from clsinterp.runs.results import CURVES, read_run
 
+plain = pytest.mark.usefixtures("plain_page")
+
 
 @pytest.fixture(scope="module")
 def done(checkpoint, folder, tmp_path_factory):
@@ -176,6 +178,7 @@ def test_probes_are_scikit_learns_on_the_named_images(done, checkpoint, folder, 
     torch.testing.assert_close(saved["probe.weight"][3], torch.tensor(expected.coef_), atol=1e-6, rtol=0)
 
 
+@plain
 def test_memory_budget_and_workers_change_nothing(done, checkpoint, folder, tmp_path):
     code, text = run(checkpoint("dinov2"), folder, tmp_path / "r", "--layers=-1,0,1,2,3", "--memory-gb", "0.001", "--workers", 2,
                      "--test-split", "test", "--train-split", "train")  # fmt: skip
@@ -184,6 +187,7 @@ def test_memory_budget_and_workers_change_nothing(done, checkpoint, folder, tmp_
         assert (tmp_path / "r" / name).read_bytes() == (done("dinov2") / name).read_bytes()
 
 
+@plain
 @pytest.mark.parametrize("more", [("--mode", "derange"), ("--mode", "cross_label"), ("--no-final-norm",), ("--head", "fit"),
                                   ("--head", "fit", "--cls-only", "refit"), ("--layers", "1,3"), ("--seed", "7")])  # fmt: skip
 def test_options_reach_the_numbers(done, checkpoint, folder, tmp_path, more):
@@ -223,6 +227,7 @@ def test_limit_makes_a_dry_run(checkpoint, folder, tmp_path):
     assert "layer" in text
 
 
+@plain
 def test_bad_images_can_be_skipped_and_are_counted(checkpoint, folder, tmp_path):
     data = shutil.copytree(folder, tmp_path / "data")
     (data / "test" / "class_1" / "test1.png").write_bytes(b"x")
@@ -237,12 +242,12 @@ def test_bad_images_can_be_skipped_and_are_counted(checkpoint, folder, tmp_path)
 # -- resuming ----------------------------------------------------------------------
 
 
-def test_a_killed_run_resumes_and_ends_bit_identical(done, checkpoint, folder, tmp_path):
+def test_a_killed_run_resumes_and_ends_bit_identical(done, checkpoint, folder, tmp_path, python):
     """SIGKILL at many moments; then one undisturbed finish."""
     out = tmp_path / "r"
     args = ["run", checkpoint("beit"), "--data", folder, "--out", out, "--batch-size", BATCH, "--workers", 0, "--quiet",
             "--layers=-1,0,1,2,3", "--test-split", "test", "--train-split", "train", "--resume"]  # fmt: skip
-    command = [sys.executable, "-m", "clsinterp.cli", *map(str, args)]
+    command = [python, "-m", "clsinterp.cli", *map(str, args)]
     stages = (
         ".work/request.json",
         ".work/train-*",
@@ -267,6 +272,7 @@ def test_a_killed_run_resumes_and_ends_bit_identical(done, checkpoint, folder, t
     assert not list(out.glob(".*tmp"))
 
 
+@plain
 def test_existing_folders(done, checkpoint, folder, tmp_path):
     out = shutil.copytree(done("vit"), tmp_path / "r")
     before = {p.name: p.read_bytes() for p in out.iterdir()}
@@ -289,6 +295,7 @@ def test_existing_folders(done, checkpoint, folder, tmp_path):
     assert (code, "is not a run folder" in text, (mine / "thesis.tex").exists()) == (2, True, True)
 
 
+@plain
 def test_a_folder_in_use_is_not_overwritten(checkpoint, folder, tmp_path):
     """The other run is a process that holds what a worker holds."""
     work = tmp_path / "r" / ".work"
@@ -306,6 +313,7 @@ def test_a_folder_in_use_is_not_overwritten(checkpoint, folder, tmp_path):
     assert run(checkpoint("vit"), folder, tmp_path / "r", "--overwrite", "--limit", 8)[0] == 0
 
 
+@plain
 def test_a_full_disk_says_so_and_can_be_resumed(checkpoint, folder, tmp_path, monkeypatch):
     real, calls = pq.write_table, []
 
@@ -364,6 +372,7 @@ def test_activations_that_overflow_name_the_layer(checkpoint, folder, tmp_path):
     assert (code, "first after layer 1" in text) == (1, True)
 
 
+@plain
 def test_a_changed_checkpoint_is_not_resumed(checkpoint, folder, tmp_path):
     mine = shutil.copytree(checkpoint("vit"), tmp_path / "mine")
     assert run(mine, folder, tmp_path / "r", "--limit", 20)[0] == 0

@@ -13,6 +13,8 @@ from command_line import run
 from clsinterp.data.imagenet import synsets
 from clsinterp.runs.request import Request
 
+pytestmark = pytest.mark.usefixtures("plain_page")
+
 
 def renamed(folder, root, names):
     """The class folders of `folder` under other names."""

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from clsinterp.runs.units import STAGES, Layout, Shard, ancestors, halves, tree_sum
 
+pytestmark = pytest.mark.usefixtures("plain_page")
 TABLES = ("images.parquet", "curves.parquet", "probes.safetensors")
 OPTIONS = (
     "--batch-size",
@@ -56,7 +57,7 @@ def contents(out: Path) -> dict[str, bytes]:
     return {name: (out / name).read_bytes() for name in TABLES}
 
 
-@pytest.mark.parametrize("n", [2, 6])
+@pytest.mark.parametrize("n", [4])
 def test_shards_in_any_order_give_the_same_bytes(command, whole, tmp_path, n):
     """Every shard twice, in two random orders; the last assembles."""
     out, order = tmp_path / "r", list(range(1, n + 1))

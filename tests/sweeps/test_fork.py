@@ -57,9 +57,13 @@ def test_fork_equals_one_hooked_forward_per_layer(model, family, mode):
     assert len(set(expected["rank_intact"].tolist())) > 2  # ranks that mean something
 
 
-@pytest.mark.parametrize("family", tiny.FIVE)
-@pytest.mark.parametrize("layers", [(0,), (1, 3), (-1, 2)])
-@pytest.mark.parametrize("micro", [1, 3, 10, 11, 400])
+@pytest.mark.parametrize(
+    ("family", "layers", "micro"),
+    [
+        *((family, layers, 3) for family in tiny.FIVE for layers in ((0,), (1, 3), (-1, 2))),
+        *(("deit", layers, micro) for layers in ((0,), (1, 3), (-1, 2)) for micro in (1, 10, 11, 400)),
+    ],
+)
 def test_subsets_of_layers_and_memory_budgets_change_nothing(model, family, layers, micro):
     m, (x, y) = model(family), batch()
     donors = iv.permute(N, 3)

@@ -43,8 +43,13 @@ def naive(m, clean, corrupted, name, axis, place):
     return metric()(edited_forward(m, corrupted, name, edit)[1])
 
 
-@pytest.mark.parametrize("family", tiny.FIVE)
-@pytest.mark.parametrize("what", ["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"])
+@pytest.mark.parametrize(
+    ("family", "what"),
+    [
+        *((family, "resid_post") for family in tiny.FIVE),
+        *(("beit", what) for what in ("resid_pre", "resid_mid", "attn_out", "mlp_out")),
+    ],
+)
 def test_token_sweeps_equal_one_forward_per_place(model, pair, family, what):
     m = model(family)
     tokens, layers = (0, 1, 5), (0, 2)
@@ -58,8 +63,14 @@ def test_token_sweeps_equal_one_forward_per_place(model, pair, family, what):
         assert row["ci_low"] <= row["value"] <= row["ci_high"]
 
 
-@pytest.mark.parametrize("family", tiny.FIVE)
-@pytest.mark.parametrize(("what", "axis"), [("z", 2), ("v", 2), ("result", 2), ("pattern", 1), ("attn_scores", 1)])
+@pytest.mark.parametrize(
+    ("family", "what", "axis"),
+    [
+        *((family, "z", 2) for family in tiny.FIVE),
+        *((family, "pattern", 1) for family in tiny.FIVE),
+        *(("beit", what, axis) for what, axis in (("v", 2), ("result", 2), ("attn_scores", 1))),
+    ],
+)
 def test_head_sweeps_equal_one_forward_per_head(model, pair, family, what, axis):
     m = model(family)
     for row in patch_attn_head(m, *pair, metric(), what, layers=[1]).to_pylist():

@@ -1,6 +1,7 @@
 """The checkpoints that ship: what their cards promise, and what only models that learned something can show."""
 
 import json
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import transformers as hf
 from command_line import invoke
 from safetensors import safe_open
 
+from clsinterp.checks.local import check
 from clsinterp.data.sources import open_data
 from clsinterp.interventions import derange
 from clsinterp.models.checkpoint import ZOO, zoo_names
@@ -85,6 +87,15 @@ def test_the_counting_model_counts_as_its_card_says(zoo, images):
     assert abs(both - facts["pairs_right"]) < 0.1
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_check_finds_no_logit_wrong(zoo, name):
+    """The first findings; all of them, at every hook of twelve layers, take 20 s a model. test_vision_model.py has tiny ones."""
+    first = list(islice(check(zoo(name)), 3))
+    assert all(finding.holds for finding in first), first
+    assert "to the last bit" in first[-1].what
+
+
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", NAMES)
 def test_check_finds_nothing_wrong(name):
     code, text = invoke("check", f"zoo/{name}")
