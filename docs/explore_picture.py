@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-from clsinterp.data.sample import PHOTOS
+from clsinterp.data.photos import PHOTOS
 from clsinterp.explore.gallery import from_folder
 from clsinterp.explore.server import build, listen
 from clsinterp.explore.session import Session

@@ -25,6 +25,7 @@ from clsinterp.console import (
 )
 from clsinterp.data.hub import refuse_missing
 from clsinterp.errors import RequestError
+from clsinterp.models.source import found
 from clsinterp.parse import parse_config, parse_names
 
 IMAGE_SIZE = Annotated[
@@ -87,6 +88,15 @@ def lens(
         clsinterp lens zoo/vit shoe.png --swap-with bag.png --at 4 --layer 5 --out swap.png
         clsinterp lens zoo/dinov2-small zoo/photos/cat.jpg --image-size 448 --out cat.html
     """
+    if grid and layer is not None:
+        raise RequestError("--layer and --grid were both given; leave one of them out.")
+    if at is not None and swap_with is None:
+        raise RequestError(f"--at {at} was given without --swap-with.")
+    found(model)  # before torch is imported, as the images are
+    from clsinterp.data.photos import picture as opened
+
+    pictures = [opened(path) for path in images]
+    other = None if swap_with is None else opened(swap_with)
     quiet_libraries()
     from clsinterp.figures.files import save_figure
     from clsinterp.models.shipped_head import shipped_head
@@ -96,12 +106,6 @@ def lens(
     from clsinterp.views.lens import lens as look
     from clsinterp.vision_model import VisionModel
 
-    if grid and layer is not None:
-        raise RequestError("--layer and --grid were both given; leave one of them out.")
-    if at is not None and swap_with is None:
-        raise RequestError(f"--at {at} was given without --swap-with.")
-    pictures = [_open(path) for path in images]
-    other = None if swap_with is None else _open(swap_with)
     if classifier is None and classes is None and not remote:
         classifier = shipped_head(model)
     loaded = VisionModel(
@@ -131,16 +135,6 @@ def lens(
         out_console.print(f"{path.name}: {views[-1].answer()}", soft_wrap=True, highlight=False, markup=False)
     save_figure(figures, out, style, width)
     out_console.print(f"figure: {out}", soft_wrap=True, highlight=False)
-
-
-def _open(path: Path) -> Any:
-    from clsinterp.data.images import decode
-    from clsinterp.data.sample import shipped
-
-    try:
-        return decode(shipped(path).read_bytes(), str(path), "Give another file.")
-    except OSError as error:
-        raise RequestError(f"cannot read image {path}: {error.strerror or error}.") from error
 
 
 def _escaped(name: str) -> str:
@@ -191,6 +185,8 @@ def explore(
         raise RequestError("--images and --data were both given; choose one.")
     if data is not None:
         refuse_missing(data)  # before torch is imported
+    if model is not None:
+        found(model)
     try:
         import dash  # noqa: F401
     except ImportError as error:
