@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clsinterp.commands.figure import STYLE, WIDTH
+from clsinterp.commands.figure import STYLE, WIDTH, said
 from clsinterp.console import (
     ALLOW_PICKLE,
     CLASSES,
@@ -45,7 +45,9 @@ def lens(
         list[Path],
         typer.Argument(metavar="IMAGE...", help="Image files, such as zoo/photos/cat.jpg; one figure each."),
     ],
-    out: Annotated[Path, typer.Option(help="FILE.html, .png, .svg or .pdf.")] = Path("lens.html"),
+    out: Annotated[
+        Path, typer.Option(help="FILE.html, .png, .svg or .pdf; of static images one each: FILE-2 and so on.")
+    ] = Path("lens.html"),
     quantity: Annotated[
         str,
         typer.Option(
@@ -106,8 +108,8 @@ def lens(
     from clsinterp.views.lens import lens as look
     from clsinterp.vision_model import VisionModel
 
-    if classifier is None and classes is None and not remote:
-        classifier = shipped_head(model)
+    if classifier is None and classes is None and not remote and shipped_head(model):
+        classifier = Path(model)
     loaded = VisionModel(
         model,
         image_size=image_size,
@@ -133,8 +135,7 @@ def lens(
             figure = lens_figure(views, quantity, class_index=class_name, head=head, layer=layer, slider=not static)
         figures.append(figure.update_layout(title_text=f"{_escaped(path.name)}: {figure.layout.title.text}"))
         out_console.print(f"{path.name}: {views[-1].answer()}", soft_wrap=True, highlight=False, markup=False)
-    save_figure(figures, out, style, width)
-    out_console.print(f"figure: {out}", soft_wrap=True, highlight=False)
+    said(save_figure(figures, out, style, width))
 
 
 def _escaped(name: str) -> str:
@@ -201,8 +202,8 @@ def explore(
     with err_console.status("loading the model and the images"):
         model = _opening() if model is None else model
         gallery = gallery_of(model, images, data)
-        if classifier is None and classes is None:
-            classifier = shipped_head(model)
+        if classifier is None and classes is None and shipped_head(model):
+            classifier = Path(model)
         given: dict[str, Any] = {
             "image_size": image_size,
             "classifier": str(classifier) if classifier else None,

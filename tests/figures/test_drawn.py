@@ -149,7 +149,7 @@ def test_a_figure_read_from_a_file_goes_on_paper_as_the_drawn_one_does():
 
 
 def test_vectors_have_the_size_of_the_column(tmp_path):
-    caption = save_figure([figures()["run 0"]], tmp_path / "f.svg", "paper")
+    ((_, (caption,)),) = save_figure([figures()["run 0"]], tmp_path / "f.svg", "paper").items()
     text = (tmp_path / "f.svg").read_text()
     assert float(re.search(r'width="([\d.]+)"', text)[1]) == pytest.approx(3.3 * 96, abs=1)
     assert "<text" in text
