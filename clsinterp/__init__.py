@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clsinterp.data.load import load_data
-    from clsinterp.data.sample import sample_images, sample_photos
+    from clsinterp.data.photos import sample_photos
+    from clsinterp.data.sample import sample_images
     from clsinterp.errors import ClsinterpError, RequestError, RunError, TooEarly
     from clsinterp.hooks.cache import ActivationCache
     from clsinterp.probing.probes import fit_probes
@@ -52,7 +53,7 @@ _LAZY = {
     "load_data": "clsinterp.data.load",
     "fit_probes": "clsinterp.probing.probes",
     "sample_images": "clsinterp.data.sample",
-    "sample_photos": "clsinterp.data.sample",
+    "sample_photos": "clsinterp.data.photos",
     "ActivationCache": "clsinterp.hooks.cache",
     "ClsinterpError": "clsinterp.errors",
     "RequestError": "clsinterp.errors",

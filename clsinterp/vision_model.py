@@ -46,8 +46,9 @@ class VisionModel(Hooked):
         source: hub id, folder, ``zoo/NAME``, or a loaded module.
         image_processor: replaces the checkpoint's own; only needed for a module without one.
         image_size: side in pixels of the square that images are resized and cropped to, for families that take any size.
-        classifier: a run folder, or a file that `FittedHead.save` wrote, whose fitted head becomes the model's classifier, for
-            a checkpoint that has none or another; images then have the size it was fitted at unless `image_size` says otherwise.
+        classifier: a run folder, a file that `FittedHead.save` wrote, or ``zoo/dinov2-small``, whose fitted head
+            becomes the model's classifier, for a checkpoint that has none or another; images then have the size it was fitted
+            at unless `image_size` says otherwise.
         classes: class names that become the model's classifier through its text tower (CLIP, SigLIP, open_clip): the model is
             then read as its own image embedding is, see `docs/clip.md`.
         templates: sentences with ``{}`` for a class's name; default `clsinterp.models.prompts.TEMPLATES`.

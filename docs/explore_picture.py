@@ -13,11 +13,10 @@ from urllib.parse import urlencode
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-from clsinterp.data.sample import PHOTOS
+from clsinterp.data.photos import PHOTOS
 from clsinterp.explore.gallery import from_folder
 from clsinterp.explore.server import build, listen
 from clsinterp.explore.session import Session
-from clsinterp.models.shipped_head import shipped_head
 from clsinterp.vision_model import VisionModel
 
 HERE, MODEL = Path(__file__).parent, "zoo/dinov2-small"
@@ -39,7 +38,7 @@ def photographed(browser: Browser, address: str, to: Path, part: str | None = No
 
 
 def main() -> None:
-    session = Session(VisionModel(MODEL, classifier=shipped_head(MODEL)), from_folder(PHOTOS))
+    session = Session(VisionModel(MODEL, classifier=MODEL), from_folder(PHOTOS))
     keys = {p.name: p.key for p in session.gallery.pictures}
     server = listen(build(session), "127.0.0.1", 0)
     threading.Thread(target=server.serve_forever, daemon=True).start()

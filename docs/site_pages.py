@@ -31,6 +31,8 @@ ELSEWHERE = {
     },
 }
 QUICK = "SITE_QUICK" in os.environ  # tutorials as they lie, without running them
+CODE = re.compile(r"(?<!</span>)<code>[^<]*</code>")  # within a line; that of a block stands after an empty span
+OPTION = re.compile(r"(?<![\w/-])--?[a-zA-Z][\w-]*")
 PICTURES = "experiments/figures"
 LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s]*)(?P<heading>#[^)\s]*)?\)")
 
@@ -64,6 +66,11 @@ def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
         return f"{found['picture']}[{text}]({relpath(on_site, PurePosixPath(place).parent)}{heading})"
 
     return LINK.sub(turned, markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Options in a line of text are not broken at their dashes."""
+    return CODE.sub(lambda found: OPTION.sub(r'<span class="whole">\g<0></span>', found[0]), html)
 
 
 def site_path(source: str) -> str:

@@ -14,7 +14,7 @@ import torch
 import transformers as hf
 
 import clsinterp
-from clsinterp.models.checkpoint import ZOO
+from clsinterp.models.source import ZOO
 from clsinterp.remote.server import Server
 from clsinterp.vision_model import VisionModel
 

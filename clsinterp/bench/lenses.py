@@ -13,7 +13,7 @@ import transformers
 from clsinterp.bench.models import N_LAYERS
 from clsinterp.bench.timing import Row, compare
 from clsinterp.data.sample import sample_images
-from clsinterp.models.checkpoint import resolve
+from clsinterp.models.source import resolve
 from clsinterp.sweeps.patching import logit_difference, patch_attn_head, patch_resid
 from clsinterp.vision_model import VisionModel
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clsinterp.bench.timing import Row, compare
-from clsinterp.models.checkpoint import resolve
+from clsinterp.models.source import resolve
 
 
 def startup_rows(quick: bool) -> list[Row]:

@@ -11,11 +11,11 @@ from torch import Tensor
 from clsinterp.checks.plain_hooks import edited_forward
 from clsinterp.checks.plain_sweep import plain_forward, sweep
 from clsinterp.interventions import derange, generator
-from clsinterp.models.checkpoint import resolve
 from clsinterp.models.classified import Classified
 from clsinterp.models.layers import EMBEDDINGS
 from clsinterp.models.loading import load_checkpoint, plain_of
 from clsinterp.models.outputs import hidden_of, logits_of
+from clsinterp.models.source import resolve
 from clsinterp.models.tokens import GROUPS
 from clsinterp.probing.head import Head
 from clsinterp.probing.ridge import RidgeStats, solve

@@ -14,6 +14,7 @@ from clsinterp.console import (
     quiet_libraries,
     server_of,
 )
+from clsinterp.models.source import found
 from clsinterp.parse import parse_config
 
 
@@ -35,6 +36,7 @@ def check(
         clsinterp check zoo/vit
         clsinterp check google/vit-base-patch16-224 --remote
     """
+    found(model)  # before torch is imported
     quiet_libraries()
     server = server_of(remote, host)
     from clsinterp.checks.local import check as check_model

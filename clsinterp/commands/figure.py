@@ -1,6 +1,6 @@
 """``clsinterp figure``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,7 +27,9 @@ def figure(
         list[Path],
         typer.Argument(metavar="RUN...", help="Finished run folders, one panel each; or one study's folder."),
     ],
-    out: Annotated[Path, typer.Option(help="FILE.html, .png, .svg or .pdf.")] = Path("figure.html"),
+    out: Annotated[
+        Path, typer.Option(help="FILE.html, .png, .svg or .pdf; of static images one each: FILE-2 and so on.")
+    ] = Path("figure.html"),
     published: Annotated[
         bool, typer.Option("--published", help="Overlay the published curves of the five checkpoints.")
     ] = False,
@@ -50,21 +52,29 @@ def figure(
     if studies and (len(runs) > 1 or published):
         raise RequestError(f"{studies[0]} is a study's folder, which is drawn alone and without --published.")
     if studies:
-        figures: Sequence[go.Figure] = [_of_study(studies[0])]
+        figures: Sequence[go.Figure] = _of_study(studies[0])
     else:
         found = [read_run(run) for run in runs]
         figures = study_figures([(report.facts, curves) for report, curves in found], published=published)
-    caption = save_figure(figures, out, style, width)
-    out_console.print(f"figure: {out}", soft_wrap=True, highlight=False)
-    if caption is not None:
-        out_console.print(f"caption: {caption}", soft_wrap=True, highlight=False, markup=False)
+    said(save_figure(figures, out, style, width))
 
 
-def _of_study(folder: Path) -> "go.Figure":
+def said(written: Mapping[Path, Sequence[str]]) -> None:
+    """Print where figures are, and the captions of a paper's."""
+    for file, captions in written.items():
+        out_console.print(f"figure: {file}", soft_wrap=True, highlight=False)
+        for caption in captions:
+            out_console.print(f"caption: {caption}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _of_study(folder: Path) -> "list[go.Figure]":
     import plotly.io as pio
 
+    from clsinterp.figures.files import numbered
     from clsinterp.files import reading
 
-    path = folder / "figure.json"
-    with reading(path, "Run the study again with --overwrite."):
-        return pio.from_json(path.read_text(encoding="utf-8"))
+    paths = [folder / "figure.json"]
+    while (path := numbered(paths[0], len(paths))).is_file():
+        paths.append(path)
+    with reading(paths[0], "Run the study again with --overwrite."):
+        return [pio.from_json(path.read_text(encoding="utf-8")) for path in paths]

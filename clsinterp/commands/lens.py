@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clsinterp.commands.figure import STYLE, WIDTH
+from clsinterp.commands.figure import STYLE, WIDTH, said
 from clsinterp.console import (
     ALLOW_PICKLE,
     CLASSES,
@@ -25,6 +25,7 @@ from clsinterp.console import (
 )
 from clsinterp.data.hub import refuse_missing
 from clsinterp.errors import RequestError
+from clsinterp.models.source import found
 from clsinterp.parse import parse_config, parse_names
 
 IMAGE_SIZE = Annotated[
@@ -44,7 +45,9 @@ def lens(
         list[Path],
         typer.Argument(metavar="IMAGE...", help="Image files, such as zoo/photos/cat.jpg; one figure each."),
     ],
-    out: Annotated[Path, typer.Option(help="FILE.html, .png, .svg or .pdf.")] = Path("lens.html"),
+    out: Annotated[
+        Path, typer.Option(help="FILE.html, .png, .svg or .pdf; of static images one each: FILE-2 and so on.")
+    ] = Path("lens.html"),
     quantity: Annotated[
         str,
         typer.Option(
@@ -87,6 +90,15 @@ def lens(
         clsinterp lens zoo/vit shoe.png --swap-with bag.png --at 4 --layer 5 --out swap.png
         clsinterp lens zoo/dinov2-small zoo/photos/cat.jpg --image-size 448 --out cat.html
     """
+    if grid and layer is not None:
+        raise RequestError("--layer and --grid were both given; leave one of them out.")
+    if at is not None and swap_with is None:
+        raise RequestError(f"--at {at} was given without --swap-with.")
+    found(model)  # before torch is imported, as the images are
+    from clsinterp.data.photos import picture as opened
+
+    pictures = [opened(path) for path in images]
+    other = None if swap_with is None else opened(swap_with)
     quiet_libraries()
     from clsinterp.figures.files import save_figure
     from clsinterp.models.shipped_head import shipped_head
@@ -96,14 +108,8 @@ def lens(
     from clsinterp.views.lens import lens as look
     from clsinterp.vision_model import VisionModel
 
-    if grid and layer is not None:
-        raise RequestError("--layer and --grid were both given; leave one of them out.")
-    if at is not None and swap_with is None:
-        raise RequestError(f"--at {at} was given without --swap-with.")
-    pictures = [_open(path) for path in images]
-    other = None if swap_with is None else _open(swap_with)
-    if classifier is None and classes is None and not remote:
-        classifier = shipped_head(model)
+    if classifier is None and classes is None and not remote and shipped_head(model):
+        classifier = Path(model)
     loaded = VisionModel(
         model,
         image_size=image_size,
@@ -129,18 +135,7 @@ def lens(
             figure = lens_figure(views, quantity, class_index=class_name, head=head, layer=layer, slider=not static)
         figures.append(figure.update_layout(title_text=f"{_escaped(path.name)}: {figure.layout.title.text}"))
         out_console.print(f"{path.name}: {views[-1].answer()}", soft_wrap=True, highlight=False, markup=False)
-    save_figure(figures, out, style, width)
-    out_console.print(f"figure: {out}", soft_wrap=True, highlight=False)
-
-
-def _open(path: Path) -> Any:
-    from clsinterp.data.images import decode
-    from clsinterp.data.sample import shipped
-
-    try:
-        return decode(shipped(path).read_bytes(), str(path), "Give another file.")
-    except OSError as error:
-        raise RequestError(f"cannot read image {path}: {error.strerror or error}.") from error
+    said(save_figure(figures, out, style, width))
 
 
 def _escaped(name: str) -> str:
@@ -191,6 +186,8 @@ def explore(
         raise RequestError("--images and --data were both given; choose one.")
     if data is not None:
         refuse_missing(data)  # before torch is imported
+    if model is not None:
+        found(model)
     try:
         import dash  # noqa: F401
     except ImportError as error:
@@ -205,8 +202,8 @@ def explore(
     with err_console.status("loading the model and the images"):
         model = _opening() if model is None else model
         gallery = gallery_of(model, images, data)
-        if classifier is None and classes is None:
-            classifier = shipped_head(model)
+        if classifier is None and classes is None and shipped_head(model):
+            classifier = Path(model)
         given: dict[str, Any] = {
             "image_size": image_size,
             "classifier": str(classifier) if classifier else None,

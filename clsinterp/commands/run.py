@@ -25,6 +25,7 @@ from clsinterp.console import (
 )
 from clsinterp.data.hub import refuse_missing
 from clsinterp.errors import RequestError
+from clsinterp.models.source import found
 from clsinterp.parse import parse_config, parse_layers, parse_names, parse_numbers
 
 if TYPE_CHECKING:
@@ -146,7 +147,8 @@ def run(
     """
     if resume and overwrite:
         raise RequestError("--resume and --overwrite were both given; choose one.")
-    refuse_missing(data)  # before torch is imported
+    found(model)  # before torch is imported
+    refuse_missing(data)
     from clsinterp.runs.request import Request, Resources, Scope, default_out
     from clsinterp.runs.units import Shard
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 from clsinterp.data.named import NAMED
 from clsinterp.errors import RequestError
 
 SECONDS = 2.0
+LONGEST = 300  # characters of a name that are compared with others
 
 
 def reachable(seconds: float = SECONDS) -> bool:
@@ -68,5 +70,15 @@ def near(data: str) -> str:
     except (OSError, ValueError):
         beside = []
     known = [*beside, *NAMED, "zoo"] if path.parent == Path() else beside
-    close = difflib.get_close_matches(path.name, known, n=3)
-    return f" Near: {', '.join(str(path.with_name(name)) for name in close)}." if close else ""
+    return alike(path.name, {name: str(path.with_name(name)) for name in known})
+
+
+def alike(typed: str, known: Mapping[str, str]) -> str:
+    """A sentence that names what is called like `typed`; empty if nothing is.
+
+    Args:
+        typed: a name.
+        known: name -> how it is given.
+    """
+    close = dict.fromkeys(known[name] for name in difflib.get_close_matches(typed[:LONGEST], known, n=3))
+    return f" Near: {', '.join(close)}." if close else ""

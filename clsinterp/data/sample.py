@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jaxtyping import Int
 
 ZOO = Path(__file__).parents[1] / "zoo"
-SAMPLE, PHOTOS = ZOO / "fashion-mnist-sample", ZOO / "photos"
+SAMPLE = ZOO / "fashion-mnist-sample"
 
 
 class SampleRows:
@@ -85,26 +85,3 @@ def sample_images(n: int = 8) -> tuple[list[Image.Image], Int[Tensor, " n"]]:
     chosen = list(islice(turns, n))
     images = [decode(row["image"]["bytes"], f"sample/{i}") for i, row in enumerate(chosen)]
     return images, torch.tensor([row["label"] for row in chosen])
-
-
-def sample_photos() -> dict[str, Image.Image]:
-    """Photos that ship with the package, by name, at least 300 pixels on the shorter side.
-
-    In the public domain; who made each stands in ``zoo/photos/README.md``. They have no labels: what they show is none of the
-    classes of a head that ships. The command line takes them as ``zoo/photos/NAME.jpg``.
-
-    Example:
-        >>> {name: photo.size for name, photo in sample_photos().items()}
-        {'cat': (451, 300), 'coffee': (480, 320), 'raccoon': (427, 320), 'rocket': (480, 320)}
-    """
-    return {path.stem: decode(path.read_bytes(), path.name) for path in sorted(PHOTOS.glob("*.jpg"))}
-
-
-def shipped(path: Path) -> Path:
-    """Where ``zoo/photos`` or ``zoo/photos/NAME.jpg`` lies in the package; any other path, and one that is there, as it is.
-
-    Example:
-        >>> shipped(Path("zoo/photos/cat.jpg")) == PHOTOS / "cat.jpg", shipped(Path("cat.jpg")).name
-        (True, 'cat.jpg')
-    """
-    return ZOO / path.relative_to("zoo") if path.parts[:2] == ("zoo", "photos") and not path.exists() else path

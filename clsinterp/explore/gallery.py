@@ -13,10 +13,10 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from clsinterp.data.images import to_rgb
-from clsinterp.data.sample import PHOTOS, shipped
+from clsinterp.data.photos import PHOTOS, shipped
 from clsinterp.errors import RequestError
 from clsinterp.explore.budget import Budget
-from clsinterp.models.checkpoint import zoo_names
+from clsinterp.models.source import zoo_names
 
 logger = logging.getLogger(__name__)
 MAX_BYTES = 10 * 2**20  # of a request's body, and so of an upload

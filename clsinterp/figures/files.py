@@ -1,6 +1,7 @@
 """Figures as files: one self-contained page, or a static image."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -26,10 +27,20 @@ def to_html(figures: Sequence[go.Figure]) -> str:
     return f"{head}<body>{''.join(parts)}</body></html>"
 
 
+def numbered(out: Path, i: int) -> Path:
+    """The file of figure `i` from 0 where each needs its own: FILE, FILE-2, FILE-3 and so on.
+
+    Example:
+        >>> [numbered(Path("lens.png"), i).name for i in range(3)]
+        ['lens.png', 'lens-2.png', 'lens-3.png']
+    """
+    return out if i == 0 else out.with_stem(f"{out.stem}-{i + 1}")
+
+
 def save_figure(
     figures: Sequence[go.Figure], out: Path, style: str = "page", inches: float | None = None
-) -> str | None:
-    """Write HTML (all figures on one page), or PNG / SVG / PDF (the first one; needs the ``png`` extra).
+) -> dict[Path, list[str]]:
+    """Write HTML (all figures on one page), or PNG / SVG / PDF (a file each, see `numbered`; needs the ``png`` extra).
 
     Args:
         figures: at least one.
@@ -38,7 +49,7 @@ def save_figure(
         inches: of the column; default 3.3 where a figure has one panel across, 6.9 where it has several.
 
     Returns:
-        The first figure's title under ``paper``, for the caption.
+        Each file that was written, with the titles of its figures under ``paper``, for the caption.
 
     Raises:
         RequestError: an unknown ending or style, no width of a column, or no kaleido or browser for a static image.
@@ -48,25 +59,31 @@ def save_figure(
         raise RequestError(f"style {style!r} was given; page or paper is expected.")
     if inches is not None and (style == "page" or not 2 <= inches <= 20):
         raise RequestError(f"a width of {inches:g} inches was given; 2 to 20 are expected, and the style paper.")
-    caption, scale = None, 1.0
+    if out.suffix not in (".html", ".png", ".svg", ".pdf"):
+        raise RequestError(f"{out.name}: a figure ends in .html, .png, .svg or .pdf.")
+    captions: list[str] = []
     if style == "paper":
         placed = [in_column(fig, inches) for fig in figures]
-        figures, caption, scale = [fig for fig, _ in placed], placed[0][1], SCALE
+        figures, captions = [fig for fig, _ in placed], [caption for _, caption in placed]
     if out.suffix == ".html":
         page = to_html(figures)
         write(out, lambda p: p.write_text(page, encoding="utf-8"))
-        return caption
-    if out.suffix not in (".png", ".svg", ".pdf"):
-        raise RequestError(f"{out.name}: a figure ends in .html, .png, .svg or .pdf.")
+        return {out: captions}
+    pictures = [_drawn(fig, out, style) for fig in figures]  # before any is written: a browser may be missing
+    for i, picture in enumerate(pictures):
+        write(numbered(out, i), partial(Path.write_bytes, data=picture))
+    return {numbered(out, i): captions[i : i + 1] for i in range(len(pictures))}
+
+
+def _drawn(figure: go.Figure, out: Path, style: str) -> bytes:
+    """The bytes of a static image, of the kind that `out` ends in."""
     try:
         # A paper's bitmap has 300 dots to the inch; of vectors, only the size changes.
         finer = (300 / 96 if style == "paper" else 2) if out.suffix == ".png" else 1
-        width = PAGE if style == "page" else figures[0].layout.width
-        picture = figures[0].to_image(out.suffix[1:], width=width, scale=scale * finer)
+        width, scale = (PAGE, 1.0) if style == "page" else (figure.layout.width, SCALE)
+        return figure.to_image(out.suffix[1:], width=width, scale=scale * finer)
     except (ValueError, ImportError, RuntimeError) as error:
         first = (str(error).strip().splitlines() or [""])[0]
         raise RequestError(
             f"cannot draw {out.name}: {first} Static images need `pip install clsinterp[png]` and a Chrome or Chromium."
         ) from error
-    write(out, lambda p: p.write_bytes(picture))
-    return caption

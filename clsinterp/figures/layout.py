@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 
+from clsinterp.errors import RequestError
+
 PAGE = 1200  # pixels across
 SIZE, SMALL, TITLE, PANEL_TITLE = 14, 12, 20, 15  # of fonts: axes, legends, titles
 LEFT, RIGHT, GAP = 70, 30, 18  # margins; above every panel's title
@@ -18,6 +20,8 @@ SAMPLE, LINE = 44, 19  # of a legend: what stands before a name, the height of a
 BAND = "band"  # meta of a trace that is part of another, which stands in the legend
 POINTS = 7.5  # of a paper's axes
 SCALE = POINTS * 96 / 72 / SIZE  # a paper's figure is drawn narrow and then made smaller as a whole
+ROOMY = 5.0  # inches: the least for maps side by side and for names at the ends of lines
+HEAD = 60  # pixels that the title takes of a figure that is not `finish`ed
 COLUMNS = (3.3, 6.9)  # inches: one panel across, several
 
 
@@ -56,15 +60,27 @@ def in_column(fig: go.Figure, inches: float | None = None) -> tuple[go.Figure, s
     Args:
         fig: a finished figure; any other only gets a width.
         inches: of the column; default 3.3 for one panel across, 6.9 for several.
+
+    Raises:
+        RequestError: too narrow for maps side by side, or for names at the ends of lines.
     """
     fig = go.Figure(fig)
     across = len({axis.domain for axis in fig.select_xaxes()})
     how = fig.layout.meta if isinstance(fig.layout.meta, dict) else None
     several = across > 1 or (how is not None and how["right"] > RIGHT)
+    if inches is not None and inches < ROOMY and (how is None or how["right"] > RIGHT) and several:
+        raise RequestError(
+            f"a width of {inches:g} inches was given for maps side by side, or lines that are named at their ends; at least "
+            f"{ROOMY:g} are expected."
+        )
     width = round((inches or COLUMNS[several]) * 96 / SCALE)
     if how is None:
-        said = fig.layout.title.text or ""
-        return fig.update_layout(width=width), said.replace("<br>", ". ").replace("<sup>", "").replace("</sup>", "")
+        said = (fig.layout.title.text or "").replace("<br>", ". ").replace("<sup>", "").replace("</sup>", "")
+        above = fig.layout.margin.t
+        gone = min(HEAD, above - 10) if said and above is not None and fig.layout.height else 0
+        if gone > 0:
+            fig.update_layout(margin_t=above - gone, height=fig.layout.height - gone)
+        return fig.update_layout(width=width, title_text=""), said
     for trace in fig.select_traces({"type": "scatter"}):
         if trace.marker.size is None and "markers" in (trace.mode or ""):
             trace.marker.size = 5

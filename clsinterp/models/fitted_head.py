@@ -12,6 +12,7 @@ from clsinterp import files
 from clsinterp.errors import RequestError
 from clsinterp.models.checkpoint import Checkpoint
 from clsinterp.models.classified import classified, linear
+from clsinterp.models.shipped_head import shipped_head
 from clsinterp.models.tokens import TokenLayout
 from clsinterp.shapes import misfit
 
@@ -108,14 +109,15 @@ class FittedHead:
 
     @classmethod
     def read(cls, given: str | Path, source: str) -> FittedHead:
-        """The head of a run folder, or of a file that `save` wrote, for the checkpoint `source`.
+        """The head of a run folder, of a file that `save` wrote, or the one that ships for ``zoo/NAME``, for `source`.
 
         Raises:
             RequestError: as `of_run` and `load`, or a head of another checkpoint.
         """
-        head = cls.load(given) if Path(given).is_file() else cls.of_run(given)
+        file = Path(given) if Path(given).exists() else shipped_head(str(given)) or Path(given)
+        head = cls.load(file) if file.is_file() else cls.of_run(file)
         if head.source != source:
-            kind = "head" if Path(given).is_file() else "run"
+            kind = "head" if file.is_file() else "run"
             raise RequestError(f"{given} is a {kind} of {head.source}; a {kind} of {source} is expected.")
         return head
 

@@ -103,7 +103,7 @@ def verified(
         The model; weights of its heads that the checkpoint lacks; and, without heads, those of the norm before them.
 
     Raises:
-        RequestError: missing, mismatched, non-finite or pickled weights, unreadable files.
+        RequestError: missing, mismatched, non-finite or pickled weights, unreadable files, weights that no device holds.
     """
     shapes = {} if allow_pickle else shapes_of(where, source, revision)
     refuse_more_layers(config, lambda: shapes, source, FILE)
@@ -119,6 +119,7 @@ def verified(
         raise _explain(source, error, allow_pickle) from error
     finally:
         transformers.logging.set_verbosity(loud)
+    _refuse_offloaded(module, kwargs.get("device_map"), source)
     missing = set(info["missing_keys"])
     heads = {key for key in missing if key.startswith(tuple(f"{h}." for h in family.heads))}
     allowed = {key for key in missing - heads if any(re.fullmatch(p, key) for p in family.may_miss)}
@@ -186,6 +187,21 @@ def load_processor(where: str, revision: str | None = None) -> Any:
             raise
         logger.warning("%s has no usable image processor: %s", where, _first_line(error))
         return None
+
+
+def _refuse_offloaded(module: nn.Module, device_map: Any, source: str) -> None:
+    """Refuse a plan that leaves weights where nothing computes: accelerate brings those in block by block, in its own forward.
+
+    Raises:
+        RequestError: as said.
+    """
+    weights = dict(module.named_parameters())
+    if away := sorted(name for name, p in weights.items() if p.is_meta):
+        raise RequestError(
+            f"device_map={device_map!r} was given for {source}, which leaves {len(away)} of {len(weights)} weights on no device "
+            f"that computes (on disk, or offloaded): {_some(away)}. All of them are expected in the memory of devices. Try "
+            'dtype="bfloat16", more or larger GPUs, or no device_map= and device="cpu".'
+        )
 
 
 def _explain(source: str, error: Exception, allow_pickle: bool) -> RequestError:

@@ -16,7 +16,7 @@ from torch import nn
 
 from clsinterp.errors import RequestError
 from clsinterp.models import load_timm
-from clsinterp.models.checkpoint import Checkpoint, resolve
+from clsinterp.models.checkpoint import Checkpoint
 from clsinterp.models.classified import BACKBONE, HEAD, Classified
 from clsinterp.models.config_check import MEND, refuse_fields, said
 from clsinterp.models.hub_files import shapes_of
@@ -32,6 +32,7 @@ from clsinterp.models.open_clip_parts import (
 from clsinterp.models.open_clip_vision import OpenClipVision, Projection
 from clsinterp.models.prompts import prompts
 from clsinterp.models.rows.open_clip import OPEN_CLIP, OPEN_CLIP_TEXT
+from clsinterp.models.source import resolve
 from clsinterp.models.tokens import TokenLayout
 from clsinterp.models.weights_check import other_shape, refuse_more_layers, refuse_unplaced
 from clsinterp.models.zero_shot import text_head

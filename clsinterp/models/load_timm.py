@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from clsinterp.data.imagenet import synsets
 from clsinterp.data.timm_transform import TimmTransform
 from clsinterp.errors import RequestError
-from clsinterp.models.checkpoint import Checkpoint, resolve
+from clsinterp.models.checkpoint import Checkpoint
 from clsinterp.models.config_check import MEND, refuse_fields
 from clsinterp.models.hub_files import commit_in, hub_file, read_weights, shapes_of
 from clsinterp.models.rows.timm import has_plain_patches, misfit, row_of, sizes_of
+from clsinterp.models.source import resolve
 from clsinterp.models.weights_check import other_shape, refuse_left_out, refuse_more_layers
 
 logger = logging.getLogger(__name__)

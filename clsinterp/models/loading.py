@@ -11,9 +11,10 @@ from torch import nn
 
 from clsinterp.errors import RequestError
 from clsinterp.models import load_hf, load_open_clip, load_timm, zero_shot
-from clsinterp.models.checkpoint import Checkpoint, resolve
+from clsinterp.models.checkpoint import Checkpoint
 from clsinterp.models.classified import Classified, classified
 from clsinterp.models.hub_reach import cache_alone_if_unreachable
+from clsinterp.models.source import found, resolve
 from clsinterp.models.tokens import TokenLayout
 
 
@@ -105,7 +106,7 @@ def load_checkpoint(
     Raises:
         RequestError: unknown family, missing or mismatched weights, pickled weights, unreadable files.
     """
-    where = resolve(source)
+    where = found(source)
     with cache_alone_if_unreachable(where):
         loader = next(loader for loader in LOADERS if loader.claims(where))
         load, names = loader.load, list[Any]()

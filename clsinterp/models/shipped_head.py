@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from clsinterp.models.checkpoint import ZOO
+from clsinterp.models.source import ZOO
 
 
 def shipped_head(source: str) -> Path | None:

@@ -10,9 +10,10 @@ import transformers
 
 from clsinterp.errors import RequestError
 from clsinterp.models import load_timm
-from clsinterp.models.checkpoint import Checkpoint, resolve
+from clsinterp.models.checkpoint import Checkpoint
 from clsinterp.models.hf_config import described, names_of, read_config, sizes_of
 from clsinterp.models.load_hf import load_processor
+from clsinterp.models.source import resolve
 from clsinterp.models.unstable import commit_of, from_config
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clsinterp.data.packed import pack
 from clsinterp.errors import RequestError
-from clsinterp.models.checkpoint import resolve
+from clsinterp.models.source import resolve
 from clsinterp.models.traced import Traced
 from clsinterp.remote.facts import describe
 from clsinterp.remote.server import Server

@@ -8,8 +8,13 @@ from typing import Any
 
 REPORT, BEGUN, SEEN = "run.json", "request.json", "seen.parquet"
 RUN_FILES = ("images.parquet", "curves.parquet", "probes.safetensors", "figure.html")
-STUDY_FILES = ("summary.parquet", "summary.md", "figure.html", "figure.json")  # and the tables that its JSON lists
-TABLE = re.compile(r"[\w.-]+\.parquet")
+STUDY_FILES = (
+    "summary.parquet",
+    "summary.md",
+    "figure.html",
+    "figure.json",
+)  # and the tables and further figures that its JSON lists
+LISTED = re.compile(r"[\w.-]+\.parquet|figure-\d+\.json")
 TEMPORARY = re.compile(r"\..+\.tmp")
 PART = re.compile(r"(request|plan)\.json|lock|seen\.parquet|(train|solve|test)-[\d-]+\.(safetensors|parquet)")
 RECORD = re.compile(r".+\.json")
@@ -36,7 +41,7 @@ def strangers(path: Path) -> list[str]:
     for said in (content(path / REPORT), content(path / ".work" / BEGUN)):
         files = said.get("files")
         listed |= {name for name in files if isinstance(name, str)} if isinstance(files, dict | list) else set()
-    own = {REPORT, *RUN_FILES, *STUDY_FILES, *(name for name in listed if TABLE.fullmatch(name))}
+    own = {REPORT, *RUN_FILES, *STUDY_FILES, *(name for name in listed if LISTED.fullmatch(name))}
     found = [p for p in path.iterdir() if not (p.name in own and _file(p)) and p.name != ".work"]
     if (work := path / ".work").is_dir():
         found += [p for p in work.iterdir() if not _part(p) and p.name != "workers"]

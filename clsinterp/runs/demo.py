@@ -4,7 +4,7 @@ from typing import Any
 
 from clsinterp.data.named import NAMED
 from clsinterp.errors import RequestError
-from clsinterp.models.checkpoint import zoo_names
+from clsinterp.models.source import zoo_names
 from clsinterp.models.wheels import SOURCES, fetched
 from clsinterp.runs.request import Request
 

@@ -20,7 +20,7 @@ from rich.table import Table
 from clsinterp.console import as_options, err_console, log_lines, out_console, quiet_libraries
 from clsinterp.data.label_map import read_label_map
 from clsinterp.errors import ClsinterpError, RequestError
-from clsinterp.figures.files import to_html
+from clsinterp.figures.files import numbered, to_html
 from clsinterp.files import file_hash
 from clsinterp.runs.belongings import STUDY_FILES
 from clsinterp.runs.folder import IN_USE, RunFolder
@@ -156,7 +156,9 @@ def _run(
     findings = measure(setups() if several else next(setups()), args)
     identity = {"study": name, **{k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}}
     tables = {f"{stem}.parquet": table for stem, table in {**findings.tables, "summary": findings.summary}.items()}
-    folder.begin({"identity": identity, "files": list(tables)}, resume=False, overwrite=args.overwrite)
+    # As JSON too: what redraws a figure (the gallery, an editor) need not measure again.
+    drawn = {numbered(Path("figure.json"), i).name: fig.to_json() for i, fig in enumerate(findings.figures)}
+    folder.begin({"identity": identity, "files": [*tables, *drawn]}, resume=False, overwrite=args.overwrite)
     with folder.alone(IN_USE) as free:
         if not free:
             raise RequestError(f"another run is writing into {args.out}; choose another out=.")
@@ -164,12 +166,12 @@ def _run(
             folder.write_table(args.out / file, table)
         folder.write(args.out / "summary.md", lambda p: p.write_text(markdown(findings.summary, findings.notes)))
         folder.write(args.out / "figure.html", lambda p: p.write_text(to_html(findings.figures)))
-        # As JSON too: what redraws the figure (the gallery, an editor) need not measure again.
-        folder.write(args.out / "figure.json", lambda p: p.write_text(findings.figures[0].to_json()))
+        for file, text in drawn.items():
+            folder.write(args.out / file, functools.partial(Path.write_text, data=text))
         packages = {p: version(p) for p in ("clsinterp", "torch", "nnsight", "transformers")}
         seconds = round(time.monotonic() - started, 1)
         manifest = {"identity": identity, "models": opened, "notes": findings.notes, "versions": packages}
-        written = {file: file_hash(args.out / file) for file in sorted({*tables, *STUDY_FILES})}
+        written = {file: file_hash(args.out / file) for file in sorted({*tables, *STUDY_FILES, *drawn})}
         folder.write_json(args.out / "run.json", {**manifest, "seconds": seconds, "files": written})
         folder.finish()
     _show(name, findings, args.out)

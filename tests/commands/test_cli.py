@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 
@@ -42,6 +43,45 @@ finally:
     assert done.stdout.strip() == "[]", done.stderr
     assert "Near: photos." in done.stderr
     assert done.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "near"),
+    [
+        (("run", "zoo/vti", "--data", "zoo"), "zoo/vit"),
+        (("run", "google/vit-base-patch16-24", "--data", "zoo"), "google/vit-base-patch16-224"),
+        (("lens", "./ckp", "zoo/photos/cat.jpg"), "ckpt"),
+        (("lens", "zoo/vit", "cta.png"), "cat.png"),
+        (("explore", "vti"), "zoo/vit"),
+        (("check", "dinov2-smal"), "zoo/dinov2-small"),
+    ],
+)
+def test_a_mistyped_model_is_refused_before_anything_heavy_is_imported(asked, near, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ckpt").mkdir()
+    (tmp_path / "ckpt" / "config.json").write_text("{}")
+    (tmp_path / "cat.png").touch()
+    code = f"""
+import sys
+from clsinterp.cli import app
+try:
+    app([*{asked}])
+finally:
+    print([m for m in ("torch", "transformers", "datasets") if m in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+    assert re.search(rf"Near: .*\b{near}\b", done.stderr), done.stderr
+    assert done.returncode == 2
+
+
+def test_a_mistyped_model_is_refused_in_the_same_words_by_the_library():
+    for typed in ("zoo/vti", "./nowhere", "google/vit-base-patch16-24", "~nobody.at.all/x", "a\0b"):
+        with pytest.raises(RequestError) as error:
+            clsinterp.VisionModel(typed)
+        status, text = invoke_flat("run", typed, "--data", "zoo")
+        assert status == 2
+        assert " ".join(str(error.value).split()) in text
 
 
 def test_help_and_package_contents():
@@ -123,7 +163,7 @@ def test_demo_runs_every_model_and_says_what_is_missing(checkpoint, folder, tmp_
 
 
 def test_the_demo_puts_the_real_checkpoint_first_once_it_was_fetched(tmp_path, monkeypatch):
-    from clsinterp.models.checkpoint import zoo_names
+    from clsinterp.models.source import zoo_names
     from clsinterp.runs import demo
 
     monkeypatch.setenv("CLSINTERP_CACHE", str(tmp_path))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import clsinterp
-from clsinterp.data.sample import PHOTOS, shipped
+from clsinterp.data.photos import PHOTOS, shipped
 from clsinterp.errors import RequestError
 
 

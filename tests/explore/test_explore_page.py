@@ -33,7 +33,7 @@ from playwright.sync_api import expect
 
 from clsinterp.explore import tabs
 from clsinterp.explore.session import Session
-from clsinterp.models.checkpoint import zoo_names
+from clsinterp.models.source import zoo_names
 from clsinterp.views.intervention import Intervention
 from clsinterp.views.lens import lens
 from clsinterp.views.maps import panels, values

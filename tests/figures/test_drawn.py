@@ -148,8 +148,14 @@ def test_a_figure_read_from_a_file_goes_on_paper_as_the_drawn_one_does():
         assert in_column(read)[0].to_json() == in_column(drawn)[0].to_json()
 
 
+def test_names_at_the_ends_of_lines_need_a_wide_column():
+    with pytest.raises(RequestError, match=r"3\.3 inches.*at least 5"):
+        in_column(figures()["headline"], 3.3)
+    assert in_column(figures()["headline"], 5.0)[0].layout.width < in_column(figures()["headline"])[0].layout.width
+
+
 def test_vectors_have_the_size_of_the_column(tmp_path):
-    caption = save_figure([figures()["run 0"]], tmp_path / "f.svg", "paper")
+    ((_, (caption,)),) = save_figure([figures()["run 0"]], tmp_path / "f.svg", "paper").items()
     text = (tmp_path / "f.svg").read_text()
     assert float(re.search(r'width="([\d.]+)"', text)[1]) == pytest.approx(3.3 * 96, abs=1)
     assert "<text" in text

@@ -1,5 +1,7 @@
 """The head that ships for the real backbone, which does not; and what the commands say with both."""
 
+import runpy
+
 import pytest
 import torch
 import transformers as hf
@@ -8,8 +10,10 @@ from safetensors import safe_open
 
 import clsinterp
 from clsinterp.explore import server
+from clsinterp.explore.code import code
 from clsinterp.explore.how_to_read import how_to_read
 from clsinterp.explore.page import facts
+from clsinterp.explore.state import State
 from clsinterp.models.fitted_head import FittedHead
 from clsinterp.models.shipped_head import shipped_head
 
@@ -46,7 +50,7 @@ def test_lens_answers_with_the_heads_classes(fetched, tmp_path):
     out = tmp_path / "cat.html"
     code, text = invoke("lens", "zoo/dinov2-small", "zoo/photos/cat.jpg", "--out", out)
     assert code == 0, text
-    model = clsinterp.VisionModel("zoo/dinov2-small", classifier=shipped_head("zoo/dinov2-small"))
+    model = clsinterp.VisionModel("zoo/dinov2-small", classifier="zoo/dinov2-small")
     view = clsinterp.lens(model, clsinterp.sample_photos()["cat"])
     assert view.grid == (16, 16)
     names = [model.class_names[i] for i in view.output.topk(3).indices]
@@ -85,7 +89,7 @@ def opened(monkeypatch):
     return open_page
 
 
-def test_the_page_opens_on_the_real_backbone_once_it_was_fetched(fetched, opened):
+def test_the_page_opens_on_the_real_backbone_once_it_was_fetched(fetched, opened, tmp_path, monkeypatch):
     session, said = opened()
     assert session.model.checkpoint.source == "zoo/dinov2-small"
     assert [p.name for p in session.gallery.pictures] == [f"{n}.jpg" for n in clsinterp.sample_photos()]
@@ -95,6 +99,12 @@ def test_the_page_opens_on_the_real_backbone_once_it_was_fetched(fetched, opened
     assert f"the answer is among 10 classes: {', '.join(session.model.class_names)}." in told
     assert "surest answers have about 45%" in told
     assert facts(session)["quantity"] == "logit"
+    text = code(session, State(image=session.gallery.pictures[0].key, layer=1), "a1b2c3", 1, 0)
+    assert "model = VisionModel('zoo/dinov2-small', classifier='zoo/dinov2-small')" in text
+    (tmp_path / "copied.py").write_text(text)
+    monkeypatch.chdir(tmp_path)  # code that runs for anybody names no place of this machine
+    shown = session.views(State(image=session.gallery.pictures[0].key, layer=1), "a1b2c3")[0]
+    torch.testing.assert_close(runpy.run_path("copied.py")["output"], shown.output)
     finer, _ = opened("--image-size", "448")
     assert finer.model.image_size == 448
     assert finer.loaded_with["image_size"] == 448

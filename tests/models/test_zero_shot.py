@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from clsinterp import VisionModel, lens
 from clsinterp.checks.local import check
 from clsinterp.errors import RequestError
-from clsinterp.models.checkpoint import ZOO
 from clsinterp.models.families import FAMILIES
+from clsinterp.models.source import ZOO
 from clsinterp.models.text_head import TextHead
 from clsinterp.probing.head import Head
 from clsinterp.runs.results import read_run

@@ -20,7 +20,7 @@ from clsinterp import interventions as iv
 from clsinterp.data.packed import PackedPixels, pack
 from clsinterp.errors import RequestError
 from clsinterp.hooks.attention import cls_attention
-from clsinterp.models.checkpoint import zoo_names
+from clsinterp.models.source import zoo_names
 from clsinterp.probing.head import Head
 from clsinterp.probing.ridge import RidgeStats, solve
 from clsinterp.runs.results import read_run

@@ -14,6 +14,7 @@ import clsinterp
 from clsinterp.checks.plain_sweep import plain_forward
 from clsinterp.data.sources import open_data
 from clsinterp.errors import RequestError
+from clsinterp.figures.layout import in_column
 from clsinterp.probing.head import Head
 from clsinterp.probing.metrics import ranks
 from clsinterp.runs.results import read_run
@@ -424,3 +425,16 @@ def test_who_reads_a_token_is_said_by_the_model_that_was_loaded_not_by_its_famil
         module = timm.create_model("vit_tiny_patch16_224", pretrained=False, global_pool=pool, **small).eval()
         view = lens(VisionModel(module), torch.zeros(3, 24, 24))
         assert view.read_by["cls"] == reader
+
+
+def test_on_paper_the_title_is_the_caption_and_maps_keep_room(model, pictures):
+    view = lens(model("vit"), pictures(0, 0))
+    for figure in (view.figure(slider=False), grid_figure([view])):
+        placed, caption = in_column(figure)
+        assert not placed.layout.title.text
+        assert caption.split(". ")[0] in figure.layout.title.text
+        plot, before = (f.layout.height - f.layout.margin.t - f.layout.margin.b for f in (placed, figure))
+        assert plot == before  # what the title took is gone, and nothing else
+        assert placed.layout.height < figure.layout.height
+        with pytest.raises(RequestError, match="at least 5"):
+            in_column(figure, 3.3)

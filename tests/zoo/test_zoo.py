@@ -13,7 +13,7 @@ from safetensors import safe_open
 from clsinterp.checks.local import check
 from clsinterp.data.sources import open_data
 from clsinterp.interventions import derange
-from clsinterp.models.checkpoint import ZOO, zoo_names
+from clsinterp.models.source import ZOO, zoo_names
 from clsinterp.probing.head import Head
 from clsinterp.probing.metrics import wilson
 from clsinterp.studies.causality import images as counting
