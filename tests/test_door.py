@@ -21,7 +21,7 @@ PUBLIC = {
     "load_data": "clsinterp.data.load",
     "fit_probes": "clsinterp.probing.probes",
     "sample_images": "clsinterp.data.sample",
-    "sample_photos": "clsinterp.data.sample",
+    "sample_photos": "clsinterp.data.photos",
     "ActivationCache": "clsinterp.hooks.cache",
     "ClsinterpError": "clsinterp.errors",
     "RequestError": "clsinterp.errors",

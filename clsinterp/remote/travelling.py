@@ -34,7 +34,6 @@ TRAVELLING = (
     "clsinterp.models.tokens",
     "clsinterp.models.traced",
     "clsinterp.models.unstable",
-    "clsinterp.models.wheels",
     "clsinterp.probing.head",
     "clsinterp.probing.leace",
     "clsinterp.probing.lens",
