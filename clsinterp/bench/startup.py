@@ -12,7 +12,7 @@ from clsinterp.models.source import resolve
 
 
 def startup_rows(quick: bool) -> list[Row]:
-    """``--help`` in seconds; a dry run of eight images against the imports it cannot do without."""
+    """``--help`` in seconds; a dry run of eight images against loading its model with transformers."""
     repeats = 3 if quick else 9
     clsinterp = [sys.executable, "-m", "clsinterp.cli"]
 

@@ -1,4 +1,4 @@
-"""Images to try things on, at hand wherever the package is: the sample and the photos that ship with it."""
+"""Images to try things on, at hand wherever the package is: the sample that ships with it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from clsinterp.data.images import decode
+from clsinterp.data.photos import ZOO
 from clsinterp.errors import RequestError
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from jaxtyping import Int
 
-ZOO = Path(__file__).parents[1] / "zoo"
 SAMPLE = ZOO / "fashion-mnist-sample"
 
 

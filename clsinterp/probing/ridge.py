@@ -73,10 +73,10 @@ class RidgeStats:
         self, x: Float[Tensor, "n_probes batch d"], labels: Int[Tensor, " batch"], index: Int[Tensor, " batch"]
     ) -> None:
         """Add a batch: its features, labels, and places in the stream (which give the folds)."""
-        x, fold, device = x.to(self.gram), index % self.n_folds, self.gram.device
+        x, labels, fold = x.to(self.gram), labels.to(self.gram.device), index % self.n_folds
         for k in range(self.n_folds):
-            rows = torch.nonzero(fold == k).flatten()
-            part, of = x[:, rows.to(device)], labels[rows.to(labels.device)].to(device)
+            rows = torch.nonzero(fold == k).flatten().to(x.device)
+            part, of = x[:, rows], labels[rows]
             self.gram[k] += part.mT @ part
             _add_by_class(self.class_sums[k], of, part)
             self.counts[k].index_add_(0, of, torch.ones_like(of, dtype=torch.float64))

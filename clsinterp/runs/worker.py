@@ -174,6 +174,7 @@ class Worker:
         folder, layout, resources = self.folder, self.layout, self.resources
         units = layout.units(stage, self.scope.shard)
         n, k = layout.n_images(units), self.turn[0] * len(units) // self.turn[1]
+        part: Part | None = None
         while missing := folder.missing(layout, [*units[k:], *units[:k]]):
             done = n - layout.n_images(missing)
             self.progress(stage, done, n)
@@ -183,11 +184,11 @@ class Worker:
             processor, size = self.workload.model.image_processor, layout.batch_size
             claimed: deque[Unit] = deque()
             finished: list[Unit] = []
-            part = start()
             begun = time.monotonic()
             try:
                 ahead = ((u, range(u.start, u.stop)) for u in _noted(folder.claimed(layout, missing), claimed))
                 for unit, b, pixels in stream(split, processor, size, ahead, workers):
+                    part = part or start()
                     part.add(b, pixels)
                     done += len(pixels)
                     self.progress(stage, min(done, n), n)
@@ -195,7 +196,7 @@ class Worker:
                         finished.append(claimed.popleft())
                         if part.finish(unit):
                             begun = self._written(stage, part, finished, record, begun)
-                if finished:
+                if part and finished:
                     self._written(stage, part, finished, record, begun)
             finally:
                 for unit in (*finished, *claimed):

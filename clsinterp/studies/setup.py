@@ -13,6 +13,7 @@ from clsinterp.data.label_map import LabelMap
 from clsinterp.data.splits import Split
 from clsinterp.errors import RequestError
 from clsinterp.models.loading import fresh
+from clsinterp.models.placement import exact
 from clsinterp.probing.head import Head
 from clsinterp.probing.ridge import FOLDS, Ridge, RidgeStats, solve
 from clsinterp.probing.streams import fit_head, statistics
@@ -160,8 +161,7 @@ class Setup(Loaded):
 
         stream = ((features(batch), batch.labels) for batch in self.batches(self.train, "head"))
         head = fit_head(stream, self.model.family, self.n_classes)
-        device = next(self.model._module.parameters()).device
-        return head if device.type == "mps" else head.to(device)
+        return head.to(exact(next(self.model._module.parameters()).device))
 
     def read_train(self, what: str = "train") -> tuple[Ridge, Tensor]:
         """One pass over the train images: ridge probes of the CLS token after every block, and the mean read-out.

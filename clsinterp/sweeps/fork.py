@@ -77,10 +77,7 @@ def fork(
     layers = check_layers(layers, model.n_layers)
     where = model.layout.index(group)
     donors = replace if isinstance(replace, Tensor) else None
-    if not isinstance(replace, Tensor):
-        change = replace
-    else:  # on the device once: a copy after every block would wait for all that came before
-        change = swap(replace if model.server else replace.to(model.device))
+    change = swap(replace) if isinstance(replace, Tensor) else replace
     labels = targets if labels is None else labels
     if lost := set(readers.probed) - set(layers):
         raise RequestError(
