@@ -53,7 +53,7 @@ BACKBONE, SIZE = "zoo/dinov2-small", 112
 PHOTOS = {
     "note": "--train-per-class 100 --test-per-class 50",
     "restoration": "--train-per-class 40 --test-per-class 15",
-    "readouts": "--train-per-class 20 --test-per-class 15 --epochs 2",
+    "readouts": "--train-per-class 100 --test-per-class 30",
     "class_space": "--train-per-class 60 --test-per-class 10 --tokens 8 --perturbed 60",
     "causality": "--data zoo --limit 120 --head fit --all-pairs",
     "frequency": "--train-per-class 30 --test-per-class 20 --draws 1",

@@ -5,19 +5,17 @@ import pytest
 import tiny
 import torch
 from command_line import run
+from tiny_readers import ALL, readers
 
 from clsinterp.checks.plain_sweep import sweep
 from clsinterp.interventions import derange
-from clsinterp.probing.head import Head
-from clsinterp.probing.ridge import RidgeStats, solve
+from clsinterp.probing.ridge import RidgeStats
 from clsinterp.runs.results import read_run
 from clsinterp.sweeps.fork import fork
-from clsinterp.sweeps.readers import Readers
 from clsinterp.vision_model import VisionModel
 
 pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda")
-LAYERS = tuple(range(-1, tiny.LAYERS))
 
 
 def sums(device, times=3, d=96, classes=7):
@@ -40,17 +38,9 @@ def test_sums_on_the_card_are_those_of_the_cpu_and_the_same_to_the_bit_every_tim
 def test_the_fork_on_the_card_equals_its_naive_twin_there(family, checkpoint):
     m = VisionModel(str(checkpoint(family)), device="cuda")
     x, y = tiny.pixels(11), torch.arange(11) % tiny.CLASSES
-    stats = RidgeStats.zeros(len(LAYERS), tiny.WIDTH, tiny.CLASSES)
-    draw = torch.Generator().manual_seed(5)
-    stats.update(torch.randn(len(LAYERS), 90, tiny.WIDTH, generator=draw), torch.arange(90) % 7, torch.arange(90))
-    head = Head.of(m.family, m.heads)
-    if not m.checkpoint.head_is_own:
-        width = tiny.WIDTH * len(m.family.readouts)
-        weight = torch.randn(tiny.CLASSES, width, generator=draw, dtype=torch.float64).to(CUDA)
-        head = Head((weight,), (weight[:, 0],), m.family.readouts, own=False)
-    readers = Readers(head, probes=solve(stats).to(CUDA), probed=LAYERS)
-    found = fork(m, x, y, derange(11, 0), readers, layers=LAYERS)
-    expected = sweep(m, x.to(CUDA), y.to(CUDA), derange(11, 0), readers, layers=LAYERS)
+    read = readers(m).to(CUDA)
+    found = fork(m, x, y, derange(11, 0), read, layers=ALL)
+    expected = sweep(m, x.to(CUDA), y.to(CUDA), derange(11, 0), read, layers=ALL)
     assert set(found) == set(expected)
     assert not [name for name in expected if not torch.equal(found[name], expected[name].cpu().long())]
     assert all(rank.device.type == "cpu" for rank in found.values())

@@ -2,7 +2,6 @@
 
 import functools
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,6 +26,7 @@ def models() -> None:
     from clsinterp.figures.note import published_curves
     from clsinterp.models.described import COLUMNS
     from clsinterp.models.described import table as families
+    from clsinterp.models.source import ZOO, zoo_names
     from clsinterp.models.wheels import SOURCES, fetched
 
     shown = [COLUMNS.index(name) for name in ("family", "read-outs", "classes")]
@@ -37,7 +37,7 @@ def models() -> None:
         table.add_row(*(row[i] for i in shown))
     out_console.print(table)
     zoo = Table("checkpoint", "test accuracy", "size", "here", title="Zoo")
-    for folder in sorted(p.parent for p in (Path(__file__).parents[1] / "zoo").glob("*/config.json")):
+    for folder in (ZOO / name for name in zoo_names()):
         facts = json.loads((folder / "facts.json").read_text())
         size = sum(f.stat().st_size for f in folder.iterdir()) / 1e6
         zoo.add_row(f"zoo/{folder.name}", f"{facts['test_accuracy']:.3f}", f"{size:.1f} MB", "ships with the package")

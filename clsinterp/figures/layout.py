@@ -80,6 +80,13 @@ def in_column(fig: go.Figure, inches: float | None = None) -> tuple[go.Figure, s
         gone = min(HEAD, above - 10) if said and above is not None and fig.layout.height else 0
         if gone > 0:
             fig.update_layout(margin_t=above - gone, height=fig.layout.height - gone)
+        if fig.layout.height and any(
+            axis.scaleanchor for axis in fig.select_yaxes()
+        ):  # maps: as much lower as narrower
+            margin = fig.layout.margin
+            rest, beside = margin.t + margin.b, margin.l + margin.r
+            narrower = (width - beside) / ((fig.layout.width or PAGE) - beside)
+            fig.layout.height = rest + round((fig.layout.height - rest) * narrower)
         return fig.update_layout(width=width, title_text=""), said
     for trace in fig.select_traces({"type": "scatter"}):
         if trace.marker.size is None and "markers" in (trace.mode or ""):
@@ -95,15 +102,16 @@ def arrange(fig: go.Figure, width: int, titled: bool = True) -> go.Figure:
     panel, groups = how["panel"] if low else min(how["panel"], 260), how["shared"]
     edges = _edges(fig)
     across = width - LEFT - how["right"]
-    head = _head(how, width) if titled else ""
+    title = _wrapped(how["title"], width - 24, TITLE)
     above = [_title_height(fig, how["titles"], edge, across) + GAP for edge in edges]
     entries = _legends(fig, edges, groups)
     under = [62] * len(edges)  # tick labels and the title of an axis
     for (row, _), found in entries.items():
         if found["names"]:
             under[row] = max(under[row], 62 + 8 + LINE * _lines(found, across))
-    lines = _wrapped(how["title"], width - 24, TITLE).count("<br>") + 1
-    top = above[0] + (14 + 26 * lines + (18 if how["note"] else 0) if titled else 0)
+    small = f"<br><sup>{how['note']}</sup>" if how["note"] else ""
+    lines = title.count("<br>") + 1
+    top = above[0] + (14 + 26 * lines + (18 if small else 0) if titled else 0)
     starts = [sum(panel + u for u in under[:row]) + sum(above[1 : row + 1]) for row in range(len(edges))]
     plot = starts[-1] + panel
     tops = {edge: 1 - start / plot for edge, start in zip(edges, starts, strict=True)}
@@ -131,7 +139,8 @@ def arrange(fig: go.Figure, width: int, titled: bool = True) -> go.Figure:
         )  # fmt: skip
     bottom = under[-1] + 6
     return fig.update_layout(
-        title={"text": head, "x": 0, "xref": "paper", "xanchor": "left", "yref": "container", "yanchor": "bottom",
+        title={"text": title + small if titled else "", "x": 0, "xref": "paper", "xanchor": "left",
+               "yref": "container", "yanchor": "bottom",
                "y": 1 - 34 / (top + plot + under[-1] + 6), "pad": {"l": 12 - LEFT}, "font": {"size": TITLE}},
         width=None if titled else width, height=top + plot + bottom,
         margin={"t": top, "b": bottom, "l": LEFT, "r": how["right"]},
@@ -165,11 +174,6 @@ def _wrapped(text: str, pixels: float, size: int = PANEL_TITLE) -> str:
     if "<" in first:  # marked up by whoever wrote it
         return text
     return "<br>".join(textwrap.wrap(first, max(12, int(pixels / (WIDE * size))))) + br + rest
-
-
-def _head(how: dict[str, Any], width: int) -> str:
-    small = f"<br><sup>{how['note']}</sup>" if how["note"] else ""
-    return _wrapped(how["title"], width - 24, TITLE) + small
 
 
 def _title_height(fig: go.Figure, titles: Sequence[str], edge: float, across: float) -> int:

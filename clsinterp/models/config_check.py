@@ -36,6 +36,11 @@ def is_side(value: Any) -> bool:
     return is_whole(value) or (_listed(value, is_whole) and len(value) == 2)
 
 
+def pair(size: Any) -> tuple[int, int]:
+    """Rows and columns of a size in pixels, as `is_side` takes it."""
+    return tuple(size) if isinstance(size, list | tuple) else (size, size)
+
+
 def is_colour(value: Any, low: float = -math.inf) -> bool:
     """Whether `value` is a number for each of three channels, or one for all."""
     if is_number(value, low):
@@ -173,15 +178,10 @@ def refuse_misfits(config: Any, source: str, file: str = "config.json") -> None:
             f"{source}: {file} has hidden_size {width} and num_attention_heads {heads}; a width that its heads divide is "
             f"expected. {MEND}"
         )
-    image, patch = (_pair(getattr(vision, name, None)) for name in ("image_size", "patch_size"))
-    if image and patch and any(side < of for side, of in zip(image, patch, strict=True)):
+    image: Any = getattr(vision, "image_size", None)
+    patch: Any = getattr(vision, "patch_size", None)
+    if is_side(image) and is_side(patch) and any(side < of for side, of in zip(pair(image), pair(patch), strict=True)):
         raise RequestError(
-            f"{source}: {file} has image_size {vision.image_size} and patch_size {vision.patch_size}; images of at least "
+            f"{source}: {file} has image_size {image} and patch_size {patch}; images of at least "
             f"one patch are expected. {MEND}"
         )
-
-
-def _pair(size: Any) -> tuple[int, int] | None:
-    if not is_side(size):
-        return None
-    return (size, size) if is_whole(size) else tuple(size)

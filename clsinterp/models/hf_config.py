@@ -7,7 +7,7 @@ from typing import Any
 import transformers
 
 from clsinterp.errors import RequestError
-from clsinterp.models.config_check import MEND, refuse_fields, refuse_misfits, said, shown
+from clsinterp.models.config_check import MEND, pair, refuse_fields, refuse_misfits, said, shown
 from clsinterp.models.families import find_family
 from clsinterp.models.family import Family, Sizes
 from clsinterp.models.hub_files import shapes_of
@@ -117,15 +117,11 @@ def sizes_of(family: Family, config: Any) -> Sizes:
         n_layers=vision.num_hidden_layers,
         d_model=vision.hidden_size,
         n_heads=vision.num_attention_heads,
-        patch=_pair(vision.patch_size),
-        image=_pair(vision.image_size),
+        patch=pair(vision.patch_size),
+        image=pair(vision.image_size),
         channels=getattr(vision, "num_channels", 3),
         prefix=tuple((group, n) for group, n in counts if n),
     )
-
-
-def _pair(size: Any) -> tuple[int, int]:
-    return tuple(size) if isinstance(size, (list, tuple)) else (size, size)
 
 
 def names_of(config: Any) -> list[str]:

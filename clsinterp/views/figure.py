@@ -39,7 +39,7 @@ def lens_figure(
         raise RequestError(f"layer {layer} was given; this model has layers 0 to {n - 1}.")
     found = panels(views, quantity, class_index, head)
     fig = go.Figure()
-    top, bottom = ((0.0, 1.0), (0.0, 1.0)) if len(found) == 1 else ((0.54, 1.0), (0.0, 0.36))
+    top, bottom = ((0.0, 1.0), (0.0, 1.0)) if len(found) == 1 else ((0.6, 1.0), (0.0, 0.4))
     slots = 2 if len(found) == 1 else len(found)
     for i, panel in enumerate(found):
         add_map(fig, panel, first, i, (i / slots, (i + 1) / slots), top, True, OVERLAY)
@@ -66,6 +66,8 @@ def lens_figure(
     if not slider:
         fig.layout.sliders = ()
         fig.update_layout(title_text=fig.layout.title.text.replace("<br>", f", layer {first}<br>", 1), margin_b=50)
+        if len(found) > 1:  # else its room makes the maps larger
+            fig.layout.height -= 100
     fig = plain(fig)
     return fig.update_layout(paper_bgcolor="white")
 

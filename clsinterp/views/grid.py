@@ -50,12 +50,12 @@ def grid_figure(
             )
         )  # fmt: skip
         outer = {"showgrid": False, "zeroline": False, "showticklabels": False, "ticks": ""}
-        domain = {"x": [x0, x0 + 0.86 / across], "y": [y1 - 0.82 / down, y1 - 0.08 / down]}
+        domain = {"x": [x0, x0 + 0.86 / across], "y": [y1 - 0.88 / down, y1 - 0.12 / down]}
         fig.update_layout(
             {
                 axis_name("xaxis", layer + 1): {
                     **outer, "domain": domain["x"], "range": [-0.5, columns - 0.5], "anchor": axis_name("y", layer + 1),
-                    "constrain": "domain",
+                    "constrain": "domain", "constraintoward": "left",
                 },
                 axis_name("yaxis", layer + 1): {
                     **outer, "domain": domain["y"], "range": [rows - 0.5, -0.5], "anchor": axis_name("x", layer + 1),
@@ -69,7 +69,7 @@ def grid_figure(
         )  # fmt: skip
         token = f", {view.tokens[0]} {panel.labels[layer][0]}" if view.n_prefix else ""
         fig.add_annotation(
-            text=f"layer {layer}{token}", x=x0, y=y1, xref="paper", yref="paper", xanchor="left", yanchor="top",
+            text=f"layer {layer}{token}", x=x0, y=domain["y"][1], xref="paper", yref="paper", xanchor="left", yanchor="bottom",
             showarrow=False, font={"size": 11},
         )  # fmt: skip
     fig.update_layout(

@@ -1,6 +1,7 @@
 """Every figure of a study and of a run, drawn from the tables of the gallery: nothing is measured."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 
 from clsinterp.figures import headline, knock, note
 from clsinterp.figures.facts import Facts
+from clsinterp.figures.layout import in_column
 from clsinterp.studies.causality.figure import context_figure
 from clsinterp.studies.donors.figure import confusability_figure, gap_figure, sums
 from clsinterp.studies.drawn import DRAWN
@@ -47,19 +49,39 @@ def drawn(name: str) -> go.Figure:
     return DRAWN[name](found, shown(name))
 
 
+LONG = replace(FACTS, model="somebody/vit-large-patch16-with-a-very-long-name-that-goes-on-384-in21k-ft-in1k")
+STUDIED = {"run": [FACTS], "five runs": [LONG] + [FACTS] * 4}
+
+
+def donors() -> list:
+    return [sums(table("donors"), model) for model in shown("donors")]
+
+
+OTHERS: dict[str, Callable[[], go.Figure]] = {
+    "context": lambda: context_figure(table("causality"), *shown("causality")),
+    "gap": lambda: gap_figure(table("donors"), donors()[:1]),
+    "confusability": lambda: confusability_figure(table("donors"), donors(), ("distinct", "middling", "confusable")),
+    "calibration": lambda: calibration_figure(table("readouts"), *shown("readouts"), 50),
+    "rereading": lambda: knock.knock_figure(table("rereading"), "zoo/vit", 12, 3),
+    "headline": lambda: headline.headline_figure(FACTS, table("note"), {"decodable_from": 0, "used_from": 4}),
+}
+
+
 @cache
-def figures() -> dict[str, go.Figure]:
-    """Name -> figure."""
-    donors = [sums(table("donors"), model) for model in shown("donors")]
-    found = {name: drawn(name) for name in DRAWN} | {
-        "context": context_figure(table("causality"), *shown("causality")),
-        "gap": gap_figure(table("donors"), donors[:1]),
-        "confusability": confusability_figure(table("donors"), donors, ("distinct", "middling", "confusable")),
-        "calibration": calibration_figure(table("readouts"), *shown("readouts"), 50),
-        "rereading": knock.knock_figure(table("rereading"), "zoo/vit", 12, 3),
-        "headline": headline.headline_figure(FACTS, table("note"), {"decodable_from": 0, "used_from": 4}),
-    }
-    long = replace(FACTS, model="somebody/vit-large-patch16-with-a-very-long-name-that-goes-on-384-in21k-ft-in1k")
-    for name, runs in {"run": [FACTS], "five runs": [long] + [FACTS] * 4}.items():
-        found |= {f"{name} {i}": f for i, f in enumerate(note.study_figures([(f, table("note")) for f in runs])[:5])}
-    return found
+def of_runs(which: str) -> list[go.Figure]:
+    return note.study_figures([(facts, table("note")) for facts in STUDIED[which]])
+
+
+@cache
+def figure(name: str) -> go.Figure:
+    """A figure by the name of its study, or as ``run 0``, ``five runs 3``: the figures of that many runs."""
+    if name in DRAWN:
+        return drawn(name)
+    runs, _, i = name.rpartition(" ")
+    return of_runs(runs)[int(i)] if runs in STUDIED else OTHERS[name]()
+
+
+@cache
+def on_paper(name: str) -> tuple[go.Figure, str]:
+    """The same as wide as a column, and its caption."""
+    return in_column(figure(name))

@@ -5,7 +5,7 @@ import re
 import plotly.io as pio
 import pytest
 from colour_vision import nearest
-from drawn import figures, table
+from drawn import figure, on_paper, table
 
 from clsinterp.errors import RequestError
 from clsinterp.figures import style
@@ -24,7 +24,7 @@ PALETTE = {*style.COLOURS, style.GREY, "#333333"}
 
 
 def both(name):
-    return [figures()[name], in_column(figures()[name])[0]]
+    return [figure(name), on_paper(name)[0]]
 
 
 def lines(text):
@@ -46,7 +46,7 @@ def colour_of(trace):
 
 @each
 def test_the_title_says_what_was_found(name):
-    title = figures()[name].layout.title.text
+    title = figure(name).layout.title.text
     assert re.search(r"\d", title)
     assert "?" not in title
     for line in lines(title):
@@ -56,9 +56,9 @@ def test_the_title_says_what_was_found(name):
 @each
 def test_every_panel_says_one_n_in_the_second_line_of_its_title(name):
     if name == "headline":
-        assert "n = 1000" in figures()[name].layout.title.text
+        assert "n = 1000" in figure(name).layout.title.text
         return
-    panels = [a.text for a in figures()[name].layout.annotations if a.yref == "paper"]
+    panels = [a.text for a in figure(name).layout.annotations if a.yref == "paper"]
     assert panels
     for text in panels:
         assert len(re.findall(r"n = \d+", text)) == 1, text
@@ -85,7 +85,7 @@ def test_nothing_in_one_legend_looks_like_something_else(name):
 
 @each
 def test_lines_take_their_colours_from_the_palette(name):
-    used = {colour_of(t) for t in figures()[name].data if t.type in ("scatter", "bar") and t.meta != "band"} - {None}
+    used = {colour_of(t) for t in figure(name).data if t.type in ("scatter", "bar") and t.meta != "band"} - {None}
     assert used <= PALETTE
     shown = {c: rgb(c) for c in used - {"#333333"}}
     assert len(shown) < 2 or nearest(shown)[0] >= 13
@@ -93,7 +93,7 @@ def test_lines_take_their_colours_from_the_palette(name):
 
 @each
 def test_numbers_are_read_on_the_cells_they_stand_in(name):
-    for trace in figures()[name].select_traces({"type": "heatmap"}):
+    for trace in figure(name).select_traces({"type": "heatmap"}):
         for values, texts in zip(trace.z, trace.text if trace.text is not None else (), strict=False):
             for value, text in zip(values, texts, strict=True):
                 if value is None:
@@ -127,55 +127,55 @@ def test_legends_fit_under_their_panels_and_into_the_figure(name):
 
 @each
 def test_one_vocabulary(name):
-    assert not [text for text in words(figures()[name]) if re.search("shuffl", text, re.IGNORECASE)]
+    assert not [text for text in words(figure(name)) if re.search("shuffl", text, re.IGNORECASE)]
 
 
 @each
 def test_on_paper_a_figure_is_a_column_wide_with_print_that_can_be_read(name):
-    fig, caption = in_column(figures()[name])
+    fig, caption = on_paper(name)
     across = len({axis.domain for axis in fig.select_xaxes()})
     inches = 6.9 if across > 1 or name == "headline" else 3.3
     assert fig.layout.width * SCALE / 96 == pytest.approx(inches, abs=0.01)
     assert fig.layout.height < 1.6 * 928 if across > 1 else fig.layout.height < 560
     assert not fig.layout.title.text
-    assert caption.startswith(re.split("<br>", figures()[name].layout.title.text)[0])
+    assert caption.startswith(re.split("<br>", figure(name).layout.title.text)[0])
     assert SMALL * SCALE * 72 / 96 > 6  # points
 
 
 def test_a_figure_read_from_a_file_goes_on_paper_as_the_drawn_one_does():
     for name in ("restoration", "donors"):
-        drawn, read = figures()[name], pio.from_json(figures()[name].to_json())
-        assert in_column(read)[0].to_json() == in_column(drawn)[0].to_json()
+        read = pio.from_json(figure(name).to_json())
+        assert in_column(read)[0].to_json() == on_paper(name)[0].to_json()
 
 
 def test_names_at_the_ends_of_lines_need_a_wide_column():
     with pytest.raises(RequestError, match=r"3\.3 inches.*at least 5"):
-        in_column(figures()["headline"], 3.3)
-    assert in_column(figures()["headline"], 5.0)[0].layout.width < in_column(figures()["headline"])[0].layout.width
+        in_column(figure("headline"), 3.3)
+    assert in_column(figure("headline"), 5.0)[0].layout.width < on_paper("headline")[0].layout.width
 
 
 def test_vectors_have_the_size_of_the_column(tmp_path):
-    ((_, (caption,)),) = save_figure([figures()["run 0"]], tmp_path / "f.svg", "paper").items()
+    ((_, (caption,)),) = save_figure([figure("run 0")], tmp_path / "f.svg", "paper").items()
     text = (tmp_path / "f.svg").read_text()
     assert float(re.search(r'width="([\d.]+)"', text)[1]) == pytest.approx(3.3 * 96, abs=1)
     assert "<text" in text
     assert "zoo/vit: at layer 0 a probe reads" not in text
     assert caption.startswith("zoo/vit: at layer 0 a probe reads the label from 0.69 of CLS tokens")
-    save_figure([figures()["donors"]], tmp_path / "f.pdf", "paper", 5)
+    save_figure([figure("donors")], tmp_path / "f.pdf", "paper", 5)
     box = re.search(rb"MediaBox ?\[0 0 ([\d.]+) ", (tmp_path / "f.pdf").read_bytes())
     assert float(box[1]) == pytest.approx(5 * 72, abs=1)
     with pytest.raises(RequestError, match="page or paper"):
-        save_figure([figures()["donors"]], tmp_path / "f.svg", "poster")
+        save_figure([figure("donors")], tmp_path / "f.svg", "poster")
     for wrong in (("page", 3.3), ("paper", 0.5)):
         with pytest.raises(RequestError, match="2 to 20"):
-            save_figure([figures()["donors"]], tmp_path / "f.svg", *wrong)
+            save_figure([figure("donors")], tmp_path / "f.svg", *wrong)
 
 
 def test_titles_take_their_numbers_from_the_tables():
     def value(name, **where):
         return f"{one(table(name), **where)['value']:.2f}"
 
-    erasure, subspace, back = (figures()[n].layout.title.text for n in ("erasure", "subspace", "restoration"))
+    erasure, subspace, back = (figure(n).layout.title.text for n in ("erasure", "subspace", "restoration"))
     assert f"right in {value('erasure', curve='erased', layer=6)}" in erasure
     assert f"swap in {value('erasure', curve='shuffle', layer=6)}" in erasure
     swaps = pick(table("subspace"), curve="shuffle", measure="donor", draw=None)
@@ -190,5 +190,5 @@ def test_titles_take_their_numbers_from_the_tables():
         if row["layer"] is not None:
             lost.setdefault(row["curve"], []).append(intact - row["value"])
     worst = max(lost, key=lambda k: sum(lost[k]))
-    said = figures()["ablations"].layout.title.text.replace("<br>", " ")
+    said = figure("ablations").layout.title.text.replace("<br>", " ")
     assert f"{worst.replace('_', ' ')} costs most ({sum(lost[worst]) / 12:.2f}" in said

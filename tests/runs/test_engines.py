@@ -123,8 +123,9 @@ def test_two_machines_race_on_one_folder(arguments, whole, tmp_path, python):
     assert not (out / ".work").exists()
 
 
-def test_ray_survives_a_killed_actor(arguments, whole, tmp_path):
-    """A local cluster of 2 cores, too small for three workers; two do it, and one of them is killed."""
+@pytest.mark.parametrize("actors", [1, pytest.param(2, marks=pytest.mark.nightly)])
+def test_ray_survives_a_killed_actor(arguments, whole, tmp_path, actors):
+    """A local cluster of 2 cores, too small for three workers; fewer do it, and one is killed."""
     import ray
 
     out = tmp_path / "r"
@@ -133,7 +134,7 @@ def test_ray_survives_a_killed_actor(arguments, whole, tmp_path):
         code, text = invoke(*arguments(out, "--engine", "ray", "-j", 3))
         assert (code, "the Ray cluster has 2 cores" in text, out.exists()) == (2, True, False)
         killer = Killer(out, "train")
-        code, text = invoke(*arguments(out, "--engine", "ray", "-j", 2))
+        code, text = invoke(*arguments(out, "--engine", "ray", "-j", actors))
     finally:
         ray.shutdown()
     assert code == 0, text

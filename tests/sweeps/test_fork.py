@@ -1,39 +1,17 @@
 import pytest
 import tiny
 import torch
+from tiny_readers import ALL, readers
 
 from clsinterp import interventions as iv
 from clsinterp.checks.plain_sweep import plain_forward, sweep
 from clsinterp.errors import RequestError, RunError
-from clsinterp.probing.head import Head
 from clsinterp.probing.metrics import ranks
-from clsinterp.probing.ridge import RidgeStats, solve
 from clsinterp.sweeps import batching
 from clsinterp.sweeps.fork import fork
-from clsinterp.sweeps.readers import Readers
 from clsinterp.vision_model import VisionModel
 
 N = 11
-ALL = tuple(range(-1, tiny.LAYERS))
-
-
-def readers(model, layers=ALL, own=True, final_norm=True, refit=False, held=False) -> Readers:
-    draw = torch.Generator().manual_seed(5)
-    stats = RidgeStats.zeros(len(layers), tiny.WIDTH, tiny.CLASSES)
-    stats.update(torch.randn(len(layers), 90, tiny.WIDTH, generator=draw), torch.arange(90) % 7, torch.arange(90))
-    if own and model.checkpoint.head_is_own:
-        head = Head.of(model.family, model.heads)
-    else:
-        parts = len(model.heads) if model.family.averages_heads else 1
-        width = tiny.WIDTH * len(model.family.readouts) // parts
-        maps = [torch.randn(tiny.CLASSES, width, generator=draw, dtype=torch.float64) for _ in range(parts)]
-        head = Head(tuple(maps), tuple(m[:, 0] for m in maps), model.family.readouts, own=False)
-    cls_head = None
-    if refit and model.family.other_readouts:
-        alone = torch.randn(tiny.CLASSES, tiny.WIDTH, generator=draw, dtype=torch.float64)
-        cls_head = Head((alone,), (alone[:, 0],), ("cls",), own=False)
-    rest = torch.randn(tiny.WIDTH * len(model.family.readouts), generator=draw) if held else None
-    return Readers(head, cls_head, rest, solve(stats), layers, final_norm)
 
 
 def batch(n=N):
