@@ -24,7 +24,11 @@ def executed(path: Path) -> Any:
     env = os.environ | {"PYTHONPATH": search, "PLOTLY_RENDERER": "plotly_mimetype"}
     with tempfile.TemporaryDirectory() as folder:
         resources = {"metadata": {"path": folder}}
-        NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute(env=env)
+        quiet = ["--log-level=ERROR"]  # ipykernel warns of its unencrypted sockets, which are this machine's own
+        client = NotebookClient(
+            notebook, timeout=300, kernel_name="python3", resources=resources, extra_arguments=quiet
+        )
+        client.execute(env=env)
     return notebook
 
 
