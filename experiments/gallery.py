@@ -242,7 +242,7 @@ def finding(name: str, table: pa.Table, said: Sequence[str]) -> str:
 
 def with_finding(readme: str, name: str, text: str) -> str:
     """`readme` with `text` in the marked block of study `name`."""
-    start, end = f"<!-- finding: {name} -->\n", "\n<!-- end -->"
+    start, end = f"<!-- finding: {name} -->\n", "<!-- end -->"
     before, found, rest = readme.partition(start)
     _, closed, after = rest.partition(end)
     if not (found and closed):
@@ -250,7 +250,7 @@ def with_finding(readme: str, name: str, text: str) -> str:
             f"README.md has no block from {start.strip()!r} to {end.strip()!r} to write what the study found into."
         )
     filled = textwrap.fill(text, LINE, break_long_words=False, break_on_hyphens=False)
-    return before + start + filled + end + after
+    return f"{before}{start}{filled}\n{end}{after}"
 
 
 if __name__ == "__main__":

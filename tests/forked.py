@@ -20,8 +20,8 @@ from pathlib import Path
 IMPORTED = (
     "nnsight", "datasets", "plotly.graph_objects", "pyarrow.parquet", "clsinterp.cli", "clsinterp.views.lens",
     "clsinterp.runs.run", "clsinterp.runs.demo", "clsinterp.runs.engines.worker_process", "clsinterp.vision_model",
-    "pip._internal.commands.download",
     *(f"transformers.models.{name}.modeling_{name}" for name in ("vit", "deit", "beit", "dinov2")),
+    "pip._internal.commands.download",  # last: it takes Python's distutils, and torch with Triton takes setuptools' before it
 )  # fmt: skip
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CLIENT = """#!{python} -ISu

@@ -434,7 +434,9 @@ def test_gallery_writes_what_runs_found_and_draws_it_again_from_the_tables(done,
     folders = {"note": done("note", "deit"), "ablations": done("ablations", "dinov2-registers")}
     for name, folder in folders.items():
         (tmp_path / name).symlink_to(folder)
-    blocks = "".join(f"<!-- finding: {name} -->\nold\n<!-- end -->\n" for name in folders)
+    blocks = "".join(
+        f"<!-- finding: {name} -->\n{old}<!-- end -->\n" for name, old in zip(folders, ("", "old\n"), strict=True)
+    )
     (tmp_path / "README.md").write_text(f"before\n\n{blocks}\nafter\n")
     gallery(monkeypatch, tmp_path, "--only", "note,ablations")
     readme = (tmp_path / "README.md").read_text()
