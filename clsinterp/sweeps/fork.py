@@ -227,13 +227,14 @@ def _sweep(
         answers, rank = by_copy.argmax(-1), ranks(by_copy, rows.targets.expand(by_copy.shape[:2]))
         out[column(f"intact{curve}")] = rank[0]
         out[column(f"intact{curve}", kind="answer")] = answers[0]
-        for copy, layer in enumerate(layers, start=1):
-            out[column(f"shuffle{curve}", layer)] = rank[copy]
-            out[column(f"shuffle{curve}", layer, kind="answer")] = answers[copy]
+        by_donor = None
         if rows.donor_targets is not None and not curve:
-            swapped = by_copy[1:]
-            donor = ranks(swapped, rows.donor_targets.expand(swapped.shape[:2]))
-            out.update({column("donor", layer): donor[copy] for copy, layer in enumerate(layers)})
+            by_donor = ranks(by_copy[1:], rows.donor_targets.expand(len(layers), n))
+        for copy, layer in enumerate(layers):
+            out[column(f"shuffle{curve}", layer)] = rank[copy + 1]
+            out[column(f"shuffle{curve}", layer, kind="answer")] = answers[copy + 1]
+            if by_donor is not None:
+                out[column("donor", layer)] = by_donor[copy]
 
     outputs("", logits)
     if family.other_readouts:
