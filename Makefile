@@ -1,6 +1,6 @@
 # make demo and make test need Python 3.11 or newer, and nothing else by hand.
 PYTHON ?= python3
-JOBS ?= 2
+JOBS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -25,8 +25,9 @@ lint: $(READY)
 	$(BIN)/mypy
 
 # Static images and the explorer's tests need a browser, which is installed where there is none.
-# One thread per test process: the models are tiny, and threads that wait for each other only cost. Tests of a file stay together
-# where they can, since they share what they had made.
+# One thread per test process: the models are tiny, and threads that wait for each other only cost. One process more than the two
+# cores that are reckoned with, since tests also wait, for browsers and servers. Tests of a file stay together where they can,
+# since they share what they had made.
 test: lint
 	$(BIN)/python tests/browser.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal

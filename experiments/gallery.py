@@ -1,13 +1,14 @@
 """Run every study and write the gallery: experiments/figures, experiments/tables, and experiments/README.md.
 
-It has two parts. The first is the zoo's: small models that ship, on the images that ship. The second, `--photos FOLDER`, is
+It has three parts. The first is the zoo's: small models that ship, on the images that ship. The second, `--photos FOLDER`, is
 the real backbone `zoo/dinov2-small` (`clsinterp zoo fetch dinov2-small`) on a folder of photos; `PHOTOS` says with which options,
 and how many photos, each study is run. One head is fitted on all train photos first, and every study is given it. No photo, and
-no picture that shows one, is written anywhere but into the run folders.
+no picture that shows one, is written anywhere but into the run folders. The third, `--controls`, is the zoo again with one thing
+changed, where the first two could differ by that thing alone.
 
-What each study found stands in the README between ``<!-- finding: NAME -->`` (or ``NAME, photos``) and ``<!-- end -->``; it is
-filled in from the study's tidy table, which lies in tables/NAME.parquet beside the summary, tables/NAME.md. Write nothing there
-by hand.
+What each study found stands in the README between ``<!-- finding: NAME -->`` (or ``NAME, photos``, ``NAME, control``) and
+``<!-- end -->``; it is filled in from the study's tidy table, which lies in tables/NAME.parquet beside the summary,
+tables/NAME.md. Write nothing there by hand.
 
 A study whose run folder is there already is not run again (`--again` runs it), so an interrupted gallery goes on. With
 `--figures-only` nothing is measured, and no run folder is needed: figures and findings are made again from the tables that
@@ -16,6 +17,7 @@ they are run.)
 
     python experiments/gallery.py
     python experiments/gallery.py --photos PHOTOS
+    python experiments/gallery.py --controls
     python experiments/gallery.py --only donors,note --limit 100 --out /tmp/try
 """
 
@@ -64,6 +66,8 @@ PHOTOS = {
     "head_patching": "--train-per-class 2 --pairs 12 --classes 'golf ball,church'",
     "rereading": "--train-per-class 100 --test-per-class 30",
 }
+# Third part: what is changed. The backbone has no head of its own; the one it is given is a ridge fit, as the probes are.
+CONTROLS = {"subspace": "--head fit"}
 HEAD = "head.safetensors"
 MORE = {"readouts": ["agreement"]}  # tables that a figure needs besides the study's own
 WIDTH = 1200  # of a figure, in pixels
@@ -123,10 +127,21 @@ def photos(runs: Path, folder: str, given: Sequence[str] | None) -> Part:
     return Part("photos", ", photos", runs, words, fit)
 
 
+def controls(runs: Path, given: Sequence[str] | None) -> Part:
+    """The third part."""
+
+    def words(name: str) -> Sequence[str]:
+        return [*zoo(runs, given).words(name), *shlex.split(CONTROLS[name])]
+
+    return Part("control", ", control", runs / "control", words)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", metavar="FOLDER", help="the second part, on these photos, instead of the first")
-    parser.add_argument("--only", default=",".join(STUDIES), help="comma-separated names of studies")
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument("--photos", metavar="FOLDER", help="the second part, on these photos, instead of the first")
+    parts.add_argument("--controls", action="store_true", help="the third part instead of the first")
+    parser.add_argument("--only", help="comma-separated names of studies; all of the part by default")
     parser.add_argument("--runs", type=Path, default=Path("runs/gallery"), help="where run folders go")
     parser.add_argument(
         "--out", type=Path, default=HERE, help="figures/ and tables/ are written here, and README.md if there is one"
@@ -138,10 +153,14 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="run studies again that have a run folder")
     parser.add_argument("--figures-only", action="store_true", help="run nothing")
     args = parser.parse_args()
-    names = [name.strip() for name in args.only.split(",") if name.strip()]
-    if unknown := set(names) - set(STUDIES):
-        parser.error(f"--only names {', '.join(sorted(unknown))}; there are {', '.join(STUDIES)}.")
-    part = photos(args.runs, args.photos, args.models) if args.photos else zoo(args.runs, args.models)
+    able = CONTROLS if args.controls else STUDIES
+    names = list(able) if args.only is None else [name.strip() for name in args.only.split(",") if name.strip()]
+    if unknown := set(names) - set(able):
+        parser.error(f"--only names {', '.join(sorted(unknown))}; there are {', '.join(able)}.")
+    if args.photos:
+        part = photos(args.runs, args.photos, args.models)
+    else:
+        part = (controls if args.controls else zoo)(args.runs, args.models)
     for kind in ("figures", "tables"):
         part.place(args.out, kind, "").mkdir(parents=True, exist_ok=True)
     if not args.figures_only:
@@ -178,7 +197,7 @@ def keep(part: Part, name: str, out: Path) -> None:
     run = part.runs / name
     facts = json.loads((run / "run.json").read_text())
     summary = (run / "summary.md").read_text()
-    if part.label:  # every study of the zoo is on all images that ship
+    if part.folder == "photos":  # every study of the zoo is on all images that ship
         summary += f"\n{sizes(facts)}\n"
     part.place(out, "tables", f"{name}.md").write_text(summary)
     for stem, file in kept(name).items():

@@ -16,7 +16,10 @@ README = EXPERIMENTS / "README.md"
 
 
 PHOTOS = sorted(path.stem for path in (EXPERIMENTS / "tables" / "photos").glob("*.md"))
-SHOWN = [(name, "") for name in STUDIES] + [(name, "photos") for name in PHOTOS]  # (study, folder)
+CONTROLS = sorted(script("gallery").CONTROLS)
+SHOWN = [
+    (name, part) for part, names in (("", STUDIES), ("photos", PHOTOS), ("control", CONTROLS)) for name in names
+]  # (study, folder)
 
 
 def table(name: str, part: str = "") -> pa.Table:

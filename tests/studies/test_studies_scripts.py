@@ -476,6 +476,17 @@ def test_the_second_part_of_the_gallery_fits_one_head_and_says_how_much_was_meas
     assert (tmp_path / "photos" / "head.safetensors").exists()
 
 
+def test_a_control_of_the_gallery_is_the_zoo_with_one_thing_changed(checkpoint, tmp_path, monkeypatch):
+    module = script("gallery")
+    monkeypatch.setattr(module, "CONTROLS", {"ablations": "--head fit"})
+    (tmp_path / "README.md").write_text("<!-- finding: ablations, control -->\n<!-- end -->\n")
+    gallery(monkeypatch, tmp_path, "--controls", "--models", checkpoint("vit"), "--limit", 16)
+    (model,) = json.loads((tmp_path / "control" / "ablations" / "run.json").read_text())["models"]
+    assert model["head"] == "fit"
+    assert (tmp_path / "figures" / "control" / "ablations.svg").exists()
+    assert "On `vit`" in (tmp_path / "README.md").read_text()
+
+
 def test_a_figure_that_shows_an_image_does_not_get_into_the_gallery(tmp_path):
     module = script("gallery")
     figure = go.Figure(go.Image(z=[[[0, 0, 0]]]))
