@@ -17,6 +17,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -88,6 +89,8 @@ def serving(port: int) -> Iterator[None]:
             "NDIF_STATUS_TTL_S": "1",
             "NO_PROXY": "127.0.0.1",
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+            "RAY_AUTH_MODE": "token",  # as ray 2.60 has it by default; all parts get the token from here
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "300",
             "RAY_worker_niceness": "0",  # the model works in one of its workers

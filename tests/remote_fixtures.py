@@ -6,6 +6,7 @@ import socket
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 import server_venv
@@ -46,10 +47,12 @@ class Hosting:
     Attributes:
         url: where it listens.
         root: it hosts checkpoint folders in here.
+        slack: how far numbers from there may be from those of here.
     """
 
     url: str
     root: Path
+    slack: ClassVar[float] = 0.0
 
     def folder(self, name: str) -> Path:
         """A hosted checkpoint: a family of `tiny`, ``vit-12``, ``dinov2-12``, or a zoo name that ships."""
@@ -98,6 +101,7 @@ class Real(Hosting):
         hosted: folders so far.
     """
 
+    slack: ClassVar[float] = 1e-5  # its torch may be another build
     process: subprocess.Popen
     hosted: set[Path] = field(default_factory=set)
 
