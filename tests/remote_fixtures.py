@@ -108,9 +108,8 @@ class Real(Hosting):
     def folder(self, name: str) -> Path:
         where = super().folder(name)
         if where not in self.hosted:
-            config = json.loads((where / "config.json").read_text())
-            bare = "Classification" not in config["architectures"][0]
-            task = "image-feature-extraction" if bare else "image-classification"
+            key = VisionModel(str(where), remote=Server(self.url)).to_model_key()
+            task = json.loads(key.partition(":")[2])["task"]
             self.process.stdin.write(f"{where} {task}\n")
             self.process.stdin.flush()
             said = self.process.stdout.readline()

@@ -3,6 +3,7 @@
 import re
 import runpy
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -298,19 +299,20 @@ def test_variants_ride_there(ndif, family, monkeypatch):
         Edit({0: on([0, 2], lambda t: t.roll(1, 0)), 1: on(0, iv.zero), 3: on(0, iv.swap(iv.derange(6, seed=2)))}),
         Edit({1: on(patches, iv.mean)}, until=2),
     ]
+    close = partial(torch.allclose, rtol=0, atol=ndif.slack)
     found, expected = (variants(m, x, edits, watch="patches", watched=(0, 2, 3)) for m in (away, here))
     assert found.readout.keys() == expected.readout.keys() == {0, 1, 2}
-    assert all(torch.equal(found.readout[k], expected.readout[k]) for k in expected.readout)
+    assert all(close(found.readout[k], expected.readout[k]) for k in expected.readout)
     assert not found.readout[1].requires_grad
     for layer, copies in expected.tokens.items():
         assert found.tokens[layer].keys() == copies.keys()
-        assert all(torch.equal(found.tokens[layer][k], tokens) for k, tokens in copies.items())
+        assert all(close(found.tokens[layer][k], tokens) for k, tokens in copies.items())
     for entry in ndif.received(1):
         assert entry["names"] == []  # the server never had clsinterp, nor what it leans on
         assert not entry["byte_code"]
     with torch.enable_grad():  # what is down is read out there, whatever mode is on here
         there, own = (variants(m, x, edits[:1]).readout[1] for m in (away, here))
-    assert torch.equal(there, own)
+    assert close(there, own)
 
 
 def test_variants_that_cannot_ride_there(ndif):
