@@ -238,9 +238,9 @@ def _made(runs: Mapping[str, Run], commands: Mapping[str, str]) -> str:
 
 `python experiments/evidence.py --photos PHOTOS` runs all of it; PHOTOS is a folder with `train` and `val` of ten class
 folders each (Imagenette: 250 and 200 photos a class, chosen at random; its terms are ImageNet's, non-commercial research, and no
-photo of it is in this repository). The same commands on the same machine give the same tables to the bit: photos-112 and
-photos-56 were run again in other sessions, and all 250 points of each were equal. Seconds are wall-clock on a machine that did
-other work beside.
+photo of it is in this repository). The same commands on the same machine give the same tables to the bit: photos-224,
+photos-112 and photos-56 were run again in other sessions, and all 250 points of each were equal. Seconds are wall-clock on a
+machine that did other work beside.
 
 {grid(["run", "command", "seconds", "on"], rows)}
 Versions: {versions}.

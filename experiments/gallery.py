@@ -79,18 +79,20 @@ class Part:
     """One part of the gallery.
 
     Attributes:
-        folder: under figures/ and tables/ that it writes into.
-        label: after a study's name in the README's marks.
+        folder: under figures/ and tables/ that it writes into; after a study's name in the README's marks.
         runs: where its run folders go.
         words: of a study, what stands on the command line after the script's name.
         before: makes what the studies need.
     """
 
     folder: str
-    label: str
     runs: Path
     words: Callable[[str], Sequence[str]]
     before: Callable[[], None] = lambda: None
+
+    def mark(self, name: str) -> str:
+        """What the README calls a study's finding."""
+        return f"{name}, {self.folder}" if self.folder else name
 
     def place(self, out: Path, kind: str, name: str) -> Path:
         """Where a file of study `name` goes; `kind` is figures or tables."""
@@ -104,7 +106,7 @@ def zoo(runs: Path, given: Sequence[str] | None) -> Part:
         models = given or MODELS.get(name, ["zoo/vit"])
         return models if name == "donors" else models[:1]
 
-    return Part("", "", runs, words)
+    return Part("", runs, words)
 
 
 def photos(runs: Path, folder: str, given: Sequence[str] | None) -> Part:
@@ -124,7 +126,7 @@ def photos(runs: Path, folder: str, given: Sequence[str] | None) -> Part:
         fitted = [] if "--head" in options else ["--classifier", str(head)]
         return [model, "--data", folder, "--image-size", str(SIZE), *fitted, *options]
 
-    return Part("photos", ", photos", runs, words, fit)
+    return Part("photos", runs, words, fit)
 
 
 def controls(runs: Path, given: Sequence[str] | None) -> Part:
@@ -133,7 +135,7 @@ def controls(runs: Path, given: Sequence[str] | None) -> Part:
     def words(name: str) -> Sequence[str]:
         return [*zoo(runs, given).words(name), *shlex.split(CONTROLS[name])]
 
-    return Part("control", ", control", runs / "control", words)
+    return Part("control", runs / "control", words)
 
 
 def main() -> None:
@@ -224,7 +226,7 @@ def show(part: Part, name: str, out: Path) -> None:
     if (readme := out / "README.md").exists():
         said = notes(part.place(out, "tables", f"{name}.md").read_text())
         text = finding(name, next(iter(tables.values())), said)
-        readme.write_text(with_finding(readme.read_text(), name + part.label, text))
+        readme.write_text(with_finding(readme.read_text(), part.mark(name), text))
 
 
 def draw(part: Part, name: str, out: Path, figure: go.Figure) -> None:

@@ -10,16 +10,18 @@ from clsinterp.sweeps.readers import Readers
 ALL = tuple(range(-1, tiny.LAYERS))
 
 
-def readers(model, layers=ALL, own=True, final_norm=True, refit=False, held=False) -> Readers:
+def readers(model, layers=ALL, own=True, final_norm=True, refit=False, held=False, n_classes=tiny.CLASSES) -> Readers:
     """Random probes at `layers`, and the model's head or, without `own` or where it has none, a random one.
 
     Args:
         refit: also a random head on the CLS token alone.
         held: also a random vector for what is not the CLS token's in the read-out.
+        n_classes: of the probes.
     """
     draw = torch.Generator().manual_seed(5)
-    stats = RidgeStats.zeros(len(layers), tiny.WIDTH, tiny.CLASSES)
-    stats.update(torch.randn(len(layers), 90, tiny.WIDTH, generator=draw), torch.arange(90) % 7, torch.arange(90))
+    stats = RidgeStats.zeros(len(layers), tiny.WIDTH, n_classes)
+    x, index = torch.randn(len(layers), 90, tiny.WIDTH, generator=draw), torch.arange(90)
+    stats.update(x, index % n_classes, index)
     if own and model.checkpoint.head_is_own:
         head = Head.of(model.family, model.heads)
     else:

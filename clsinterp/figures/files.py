@@ -71,32 +71,26 @@ def save_figure(
         page = to_html(figures)
         write(out, lambda p: p.write_text(page, encoding="utf-8"))
         return {out: captions}
-    pictures = _drawn(figures, out.suffix, style)  # before any is written: a browser may be missing
+    pictures = _drawn(figures, out, style)  # before any is written: a browser may be missing
     for i, picture in enumerate(pictures):
         write(numbered(out, i), partial(Path.write_bytes, data=picture))
     return {numbered(out, i): captions[i : i + 1] for i in range(len(pictures))}
 
 
-def _drawn(figures: Sequence[go.Figure], ending: str, style: str) -> list[bytes]:
-    """Static images of the kind that a file of that ending has, all by one browser."""
+def _drawn(figures: Sequence[go.Figure], out: Path, style: str) -> list[bytes]:
+    """Static images of the kind that `out` ends in, all by one browser."""
     # A paper's bitmap has 300 dots to the inch; of vectors, only the size changes.
-    finer = (300 / 96 if style == "paper" else 2) if ending == ".png" else 1
+    finer = (300 / 96 if style == "paper" else 2) if out.suffix == ".png" else 1
     scale = finer * (SCALE if style == "paper" else 1)
     widths = [fig.layout.width if style == "paper" else PAGE for fig in figures]
+    heights = [fig.layout.height for fig in figures]
     with TemporaryDirectory() as folder:
-        files = [Path(folder, f"{i}{ending}") for i in range(len(figures))]
+        files = [Path(folder, f"{i}{out.suffix}") for i in range(len(figures))]
         try:
-            heights = [fig.layout.height for fig in figures]
             plotly.io.write_images(list(figures), files, width=widths, height=heights, scale=scale)
-            return [file.read_bytes() for file in files]
-        except (
-            ValueError,
-            ImportError,
-            RuntimeError,
-            FileNotFoundError,
-        ) as error:  # it may draw nothing, and not say why
+            return [file.read_bytes() for file in files]  # what was not drawn is not there, and nothing says why
+        except (ValueError, ImportError, RuntimeError, FileNotFoundError) as error:
             first = (str(error).strip().splitlines() or [""])[0]
             raise RequestError(
-                f"cannot draw a figure as {ending[1:]}: {first} Static images need `pip install clsinterp[png]` and a Chrome or "
-                "Chromium."
+                f"cannot draw {out.name}: {first} Static images need `pip install clsinterp[png]` and a Chrome or Chromium."
             ) from error

@@ -80,9 +80,8 @@ def in_column(fig: go.Figure, inches: float | None = None) -> tuple[go.Figure, s
         gone = min(HEAD, above - 10) if said and above is not None and fig.layout.height else 0
         if gone > 0:
             fig.update_layout(margin_t=above - gone, height=fig.layout.height - gone)
-        if fig.layout.height and any(
-            axis.scaleanchor for axis in fig.select_yaxes()
-        ):  # maps: as much lower as narrower
+        maps = any(axis.scaleanchor for axis in fig.select_yaxes())
+        if fig.layout.height and maps:  # as much lower as narrower
             margin = fig.layout.margin
             rest, beside = margin.t + margin.b, margin.l + margin.r
             narrower = (width - beside) / ((fig.layout.width or PAGE) - beside)

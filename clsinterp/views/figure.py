@@ -50,34 +50,32 @@ def lens_figure(
         add_trajectory(fig, view, views, i, 2 * len(found) + 1 + i, domain, bottom, first, chosen)
     lines = [f"shapes[{i}].x{end}" for i, s in enumerate(fig.layout.shapes) if s.name == "layer" for end in "01"]
     steps = []
-    for at in range(n):
+    for at in range(n) if slider else ():
         data = [one for panel in found for one in cells(panel, at, top5=True)]
         restyle = {key: [one[key] for one in data] for key in ("z", "text", "customdata")}
         steps.append({"label": str(at), "method": "update", "args": [restyle, dict.fromkeys(lines, at), maps]})
+    sliders = [{
+        "active": first, "steps": steps, "currentvalue": {"prefix": "layer "}, "pad": {"t": 60}, "len": 0.96, "x": 0.02,
+    }]  # fmt: skip
+    under = 150 if slider else 50  # pixels; where there is one map, what the slider leaves makes it larger
     fig.update_layout(
-        title={"text": _title(views), "x": 0.01, "xanchor": "left", "font": {"size": 16}},
-        height=520 if len(found) == 1 else 780, margin={"l": 30, "r": 20, "t": 100, "b": 150}, hovermode="closest",
-        sliders=[{
-            "active": first, "steps": steps, "currentvalue": {"prefix": "layer "}, "pad": {"t": 60}, "len": 0.96,
-            "x": 0.02,
-        }],
+        title={"text": _title(views, "" if slider else f", layer {first}"), "x": 0.01, "xanchor": "left", "font": {"size": 16}},
+        height=520 if len(found) == 1 else 630 + under, margin={"l": 30, "r": 20, "t": 100, "b": under}, hovermode="closest",
+        sliders=sliders if slider else (),
         legend={"orientation": "v", "x": 1.01, "y": bottom[1], "yanchor": "top"},
     )  # fmt: skip
-    if not slider:
-        fig.layout.sliders = ()
-        fig.update_layout(title_text=fig.layout.title.text.replace("<br>", f", layer {first}<br>", 1), margin_b=50)
-        if len(found) > 1:  # else its room makes the maps larger
-            fig.layout.height -= 100
     fig = plain(fig)
     return fig.update_layout(paper_bgcolor="white")
 
 
-def _title(views: Sequence[Reading]) -> str:
+def _title(views: Sequence[Reading], at: str) -> str:
     view = views[-1]
     done = f"; {view.intervention.describe()}" if view.intervention else ""
     borrowed = view.read_by.get("cls") == "patch_mean"
     patches = "; the head reads patches: on the CLS token the lens applies what reads patches" if borrowed else ""
-    return f"Logit lens: {shown(view.model, 60)}<br><sup>output: {html.escape(view.answer(28))}{done}{patches}</sup>"
+    return (
+        f"Logit lens: {shown(view.model, 60)}{at}<br><sup>output: {html.escape(view.answer(28))}{done}{patches}</sup>"
+    )
 
 
 def lens_widget(

@@ -16,34 +16,24 @@ from command_line import invoke_flat as invoke
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from tiny_readers import ALL, readers
 
 from clsinterp import interventions as iv
 from clsinterp.data.packed import PackedPixels, pack
 from clsinterp.errors import RequestError
 from clsinterp.hooks.attention import cls_attention
 from clsinterp.models.source import zoo_names
-from clsinterp.probing.head import Head
-from clsinterp.probing.ridge import RidgeStats, solve
 from clsinterp.runs.results import read_run
 from clsinterp.sweeps import batching
 from clsinterp.sweeps.capture import capture
 from clsinterp.sweeps.fork import fork
 from clsinterp.sweeps.patching import logit_difference, patch_attn_head, patch_resid
-from clsinterp.sweeps.readers import Readers
 from clsinterp.sweeps.variants import Edit, on, variants
 from clsinterp.views.intervention import Intervention
 from clsinterp.views.lens import lens
 from clsinterp.vision_model import VisionModel
 
-LAYERS = (-1, 0, 1, 2, 3)
 ZOO_HERE = [f"zoo/{name}" for name in zoo_names() if name in ("vit", "dinov2")]
-
-
-def readers(model: VisionModel, n_classes: int = tiny.CLASSES) -> Readers:
-    stats = RidgeStats.zeros(len(LAYERS), model.d_model, n_classes)
-    draw = torch.randn(len(LAYERS), 60, model.d_model, generator=iv.generator(5))
-    stats.update(draw, torch.arange(60) % n_classes, torch.arange(60))
-    return Readers(Head.of(model.family, model.heads), probes=solve(stats), probed=LAYERS)
 
 
 # -- the same numbers -----------------------------------------------------------
@@ -237,10 +227,10 @@ def test_the_fork_takes_any_replacement_there(ndif, replace, monkeypatch):
     x, targets = tiny.pixels(8), torch.arange(8) % tiny.CLASSES
     if replace == "donors":
         replace = iv.derange(8, seed=1)
-    expected = fork(here, x, targets, replace, readers(here), layers=LAYERS)
-    whole = fork(away, x, targets, replace, readers(away), layers=LAYERS)
+    expected = fork(here, x, targets, replace, readers(here), layers=ALL)
+    whole = fork(away, x, targets, replace, readers(away), layers=ALL)
     ndif.received(1)
-    parts = fork(away, x, targets, replace, readers(away), layers=LAYERS, micro_batch=away.per_request)
+    parts = fork(away, x, targets, replace, readers(away), layers=ALL, micro_batch=away.per_request)
     ndif.received(3 + 3)  # the tokens of the whole batch first
     for found in (whole, parts):
         assert found.keys() == expected.keys()
@@ -252,13 +242,13 @@ def test_probes_go_up_or_tokens_come_down_whichever_is_less(double, n, many):
     away, here = double.model("vit"), VisionModel(str(double.folder("vit")), device="cpu")
     x, labels = tiny.pixels(n), torch.arange(n) % many
     targets, donors = labels % tiny.CLASSES, iv.derange(n, seed=0)
-    found = fork(away, x, targets, donors, readers(away, many), layers=LAYERS, labels=labels)
-    expected = fork(here, x, targets, donors, readers(here, many), layers=LAYERS, labels=labels)
+    found = fork(away, x, targets, donors, readers(away, n_classes=many), layers=ALL, labels=labels)
+    expected = fork(here, x, targets, donors, readers(here, n_classes=many), layers=ALL, labels=labels)
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     (entry,) = double.log()
-    probes = len(LAYERS) * many * tiny.WIDTH * 8  # 384 kB, or 10 kB
-    tokens = n * sum(j + 2 for j in range(len(LAYERS))) * tiny.WIDTH * 4  # 5 kB, or 61 kB
+    probes = len(ALL) * many * tiny.WIDTH * 8  # 384 kB, or 10 kB
+    tokens = n * sum(j + 2 for j in range(len(ALL))) * tiny.WIDTH * 4  # 5 kB, or 61 kB
     code = 120_000
     if tokens < probes:
         assert entry["plain"] < code + 4 * x.numel() < probes
@@ -271,9 +261,9 @@ def test_probes_go_up_or_tokens_come_down_whichever_is_less(double, n, many):
 def test_only_cls_tokens_and_readout_come_down_for_the_probes(double):
     away = double.model("dinov2", per_request=20)
     x = tiny.pixels(50)
-    tokens, readout = capture(away, x, LAYERS)
+    tokens, readout = capture(away, x, ALL)
     here = VisionModel(str(double.folder("dinov2")), device="cpu")
-    for found, expected in zip((tokens, readout), capture(here, x, LAYERS), strict=True):
+    for found, expected in zip((tokens, readout), capture(here, x, ALL), strict=True):
         assert torch.equal(found, torch.cat([expected]))
     log = double.log()
     assert len(log) == 3
@@ -284,7 +274,7 @@ def test_only_cls_tokens_and_readout_come_down_for_the_probes(double):
 def test_any_group_of_tokens_comes_down(ndif, group):
     away, here = ndif.model("dinov2-registers", per_request=4), VisionModel(str(ndif.folder("dinov2-registers")))
     x = tiny.pixels(6)
-    found, expected = (capture(m, x, LAYERS, group) for m in (away, here))
+    found, expected = (capture(m, x, ALL, group) for m in (away, here))
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)  # 4 and 2 images there, 6 here
     ndif.received(2)
 
