@@ -141,7 +141,8 @@ class Command(CommandHelp):
     def invoke(self, ctx: Any) -> Any:
         """Run it."""
         options = {p.name: max(p.opts, key=len) for p in self.params if p.name and p.param_type_name == "option"}
-        log_lines(options)
+        spelled = {"resume": "--resume", **options}  # of a run, which other commands speak of too
+        log_lines(spelled)
         try:
             with ending_as_interrupts():
                 return super().invoke(ctx)
@@ -152,7 +153,7 @@ class Command(CommandHelp):
             said = explained(error)
             if not isinstance(said, ClsinterpError):
                 raise
-            fail(as_options(str(said), options), said.exit_status)
+            fail(as_options(str(said), spelled), said.exit_status)
         except OSError as error:
             if error.errno not in FILE_FAULTS:
                 raise

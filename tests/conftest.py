@@ -1,23 +1,31 @@
+"""What tests share. Torch and all that needs it is imported in fixtures: the process that hands out the tests does without."""
+
 import os
 
 import browser
+import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if path := browser.find():
     os.environ.setdefault("BROWSER_PATH", path)  # kaleido asks there
 
-import numpy as np
-import pytest
-import tiny
-import torch
-import transformers
-from PIL import Image
-
-from clsinterp.vision_model import VisionModel
-
 REAL = "CLSINTERP_NDIF"
-transformers.logging.set_verbosity_error()
-transformers.logging.disable_progress_bar()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet():
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_wait_for_the_disk():
+    """Processes die in these tests, the power does not fail: thousands of small files need not reach the disk one by one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,6 +41,8 @@ def _own_cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     """family -> folder of a tiny random checkpoint, made on first use."""
+    import tiny
+
     root, made = tmp_path_factory.mktemp("checkpoints"), {}
 
     def get(family: str):
@@ -46,6 +56,8 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="session")
 def model(checkpoint):
     """family -> VisionModel of its tiny checkpoint."""
+    from clsinterp.vision_model import VisionModel
+
     made = {}
 
     def get(family: str) -> VisionModel:
@@ -59,6 +71,8 @@ def model(checkpoint):
 @pytest.fixture(scope="session")
 def pictures():
     """(class, number) -> a small picture whose mean colour depends on its class."""
+    import numpy as np
+    from PIL import Image
 
     def get(label: int, i: int, size: int = 30) -> Image.Image:
         rng = np.random.default_rng([label, i])
@@ -75,6 +89,7 @@ def folder(tmp_path_factory, pictures):
     Read once: to find out what it is, datasets looks through it for dozens of patterns, a third of a second each time.
     """
     import datasets
+    import tiny
 
     root = tmp_path_factory.mktemp("images")
     for split, n in (("train", 12), ("test", 6)):
@@ -120,6 +135,8 @@ def plain_page(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _threads():
+    import torch
+
     torch.set_num_threads(1)
 
 

@@ -1,8 +1,8 @@
 """A Python that starts in no time: forked from one that has imported torch, transformers, nnsight, datasets and this package.
 
-`start` begins the process that forks and writes a script that stands in for ``sys.executable``: ``[script, "-m", module, ...]``
-or ``[script, "-c", code, ...]``. The script hands its files, arguments, environment and folder over, passes signals on, and ends
-as the forked process ended; if the script is killed, so is the forked process.
+`start` begins the process that forks and writes a script that stands in for ``sys.executable``: ``[script, "-m", module, ...]``,
+``[script, "-c", code, ...]`` or ``[script, "file.py", ...]``. The script hands its files, arguments, environment and folder over,
+passes signals on, and ends as the forked process ended; if the script is killed, so is the forked process.
 """
 
 import importlib
@@ -67,6 +67,7 @@ def serve(address: str, script: str) -> None:
     """Fork a process for every connection until stdin is closed."""
     for name in IMPORTED:
         importlib.import_module(name)
+    os.fsync = lambda descriptor: None  # as in conftest
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a keeper ended
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
@@ -119,9 +120,16 @@ def become(asked: dict, streams: list[int], script: str) -> None:
         mode = "r" if name == "stdin" else "w"
         setattr(sys, name, open(stream, mode, closefd=False, encoding="utf-8"))  # noqa: SIM115
     sys.executable = script
-    _, kind, what, *more = asked["arguments"]
+    _, *words = asked["arguments"]
+    kind, *more = words[words[0] == "-u" :]  # which it is anyhow
     status = 0
     try:
+        if kind not in ("-m", "-c"):
+            sys.argv = [kind, *more]
+            sys.path.insert(0, str(Path(kind).resolve().parent))
+            runpy.run_path(kind, run_name="__main__")
+            return
+        what, *more = more
         if kind == "-m":
             sys.argv = [what, *more]
             if not hasattr(sys.modules.get(what), "__path__"):

@@ -31,4 +31,5 @@ def rotary_dinov3(
     """`dot_product` of queries and keys that DINOv3 turns by the patches' positions."""
     from transformers.models.dinov3_vit.modeling_dinov3_vit import apply_rotary_pos_emb
 
-    return dot_product(attn, *apply_rotary_pos_emb(q, k, *kwargs["position_embeddings"]), args, kwargs)
+    q, k = apply_rotary_pos_emb(q, k, *kwargs["position_embeddings"])
+    return dot_product(attn, q, k, args, kwargs)

@@ -167,7 +167,8 @@ def _cell(row: dict[str, Any], name: str) -> str:
     if name == "data":
         short = Path(value).name if "/" in value else value
         size = f", {row['image_size']} px" if row["image_size"] else ""
-        return f"{short}{size}{'' if row['same_data'] else ' (!)'}"
+        mode = "" if row["mode"] == "permute" else f", {row['mode']}"  # else two rows of one model look alike
+        return f"{short}{size}{mode}{'' if row['same_data'] else ' (!)'}"
     if not isinstance(value, float):
         return "none" if value is None else str(value)
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")

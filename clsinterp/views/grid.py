@@ -72,8 +72,9 @@ def grid_figure(
             text=f"layer {layer}{token}", x=x0, y=domain["y"][1], xref="paper", yref="paper", xanchor="left", yanchor="bottom",
             showarrow=False, font={"size": 11},
         )  # fmt: skip
+    of = "" if panel.title == "intact" else f"{panel.title}: "  # nothing else is beside it
     fig.update_layout(
-        title={"text": f"{panel.title}: {panel.scale.title}", "x": 0.01, "xanchor": "left", "font": {"size": 16}},
+        title={"text": of + panel.scale.title, "x": 0.01, "xanchor": "left", "font": {"size": 16}},
         width=SIDE * across + 120, height=SIDE * down + 110, margin={"l": 12, "r": 12, "t": 70, "b": 12},
     )  # fmt: skip
     return plain(fig).update_layout(paper_bgcolor="white")

@@ -22,7 +22,6 @@ from clsinterp import interventions as iv
 from clsinterp.data.packed import PackedPixels, pack
 from clsinterp.errors import RequestError
 from clsinterp.hooks.attention import cls_attention
-from clsinterp.models.source import zoo_names
 from clsinterp.runs.results import read_run
 from clsinterp.sweeps import batching
 from clsinterp.sweeps.capture import capture
@@ -33,14 +32,14 @@ from clsinterp.views.intervention import Intervention
 from clsinterp.views.lens import lens
 from clsinterp.vision_model import VisionModel
 
-ZOO_HERE = [f"zoo/{name}" for name in zoo_names() if name in ("vit", "dinov2")]
+BY_NIGHT = [pytest.param(name, marks=pytest.mark.nightly) for name in ("vit-12", "zoo/dinov2")]
 
 
 # -- the same numbers -----------------------------------------------------------
 
 
 @pytest.mark.usefixtures("plain_page")
-@pytest.mark.parametrize("name", ["vit-12", "dinov2-12", *ZOO_HERE])
+@pytest.mark.parametrize("name", ["dinov2-12", "zoo/vit", *BY_NIGHT])
 def test_the_whole_note_is_the_same_there(ndif, folder, tmp_path, name):
     zoo = name.startswith("zoo/")
     data = (

@@ -256,6 +256,7 @@ def test_check_says_what_the_server_lacks(double, checkpoint):
     code, text = invoke("check", double.folder("vit"), "--remote", "--host", "http://127.0.0.1:9")
     assert code == 1
     assert "cannot be reached" in text
+    assert "a run goes on with --resume" in text
 
 
 @pytest.mark.parametrize("kind", ["as NDIF 0.1 says it", "spelled-out"])

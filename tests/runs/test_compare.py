@@ -77,7 +77,7 @@ def test_the_command_writes_a_row_per_run(runs, tmp_path):
 
 
 def test_other_data_is_refused_and_marked_when_forced(runs, checkpoint, folder, tmp_path):
-    assert run(checkpoint("vit"), folder, tmp_path / "fewer", "--limit", 20)[0] == 0
+    assert run(checkpoint("vit"), folder, tmp_path / "fewer", "--limit", 20, "--mode", "cross_label")[0] == 0
     both = (runs / "vit", tmp_path / "fewer")
     code, text = invoke_flat("compare", *both, "--out", tmp_path / "out")
     assert code == 2
@@ -86,7 +86,7 @@ def test_other_data_is_refused_and_marked_when_forced(runs, checkpoint, folder, 
     assert not (tmp_path / "out").exists()
     assert invoke("compare", *both, "--out", tmp_path / "out", "--force")[0] == 0
     written = (tmp_path / "out" / "compare.md").read_text()
-    assert "(!)" in written
+    assert ", cross_label (!)" in written
     assert "not comparable" in written
 
 

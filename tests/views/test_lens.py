@@ -395,6 +395,7 @@ def test_small_maps_hold_every_layer(model):
     for given in (views[:1], views):
         fig = grid_figure(given, class_index=3)
         panel = panels(given, "probability", 3)[-1]
+        assert fig.layout.title.text == ("difference: " if given is views else "") + panel.scale.title
         assert len(fig.data) == tiny.LAYERS
         for layer, one in enumerate(fig.data):
             found = torch.tensor(one.z).flatten()
