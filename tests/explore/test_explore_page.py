@@ -15,7 +15,6 @@ from explore_browser import (
     address,
     agree,
     bars,
-    browser,
     context,
     drawing,
     gallery,
