@@ -231,9 +231,10 @@ def _made(runs: Mapping[str, Run], commands: Mapping[str, str]) -> str:
     rows: list[list[Any]] = []
     for name, run in runs.items():
         seconds = sum(run.report.seconds.values())
-        (kind, *_) = run.report.computed_on
-        threads = f"{kind['threads']} thread{'s' * (kind['threads'] > 1)}"
-        rows.append([name, f"`{commands[name]}`", f"{seconds:.0f}", f"{threads}, {kind['hardware']}"])
+        kinds = run.report.computed_on  # several where a run was interrupted and went on otherwise
+        threads = " and ".join(map(str, sorted({kind["threads"] for kind in kinds})))
+        on = f"{threads} thread{'s' * (threads != '1')}, {kinds[0]['hardware']}"
+        rows.append([name, f"`{commands[name]}`", f"{seconds:.0f}", on])
     versions = ", ".join(f"{k} {v}" for k, v in next(iter(runs.values())).report.manifest.versions.items())
     return f"""## How it was made
 

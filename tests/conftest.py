@@ -1,6 +1,7 @@
 """What tests share. Torch and all that needs it is imported in fixtures: the process that hands out the tests does without."""
 
 import os
+import sys
 
 import browser
 import pytest
@@ -120,6 +121,12 @@ def python(tmp_path_factory):
     yield str(script)
     process.stdin.close()
     process.wait()
+
+
+@pytest.fixture
+def quick_processes(python, monkeypatch):
+    """What is started by ``sys.executable`` is forked, not started."""
+    monkeypatch.setattr(sys, "executable", python)
 
 
 @pytest.fixture

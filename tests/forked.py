@@ -124,20 +124,18 @@ def become(asked: dict, streams: list[int], script: str) -> None:
     kind, *more = words[words[0] == "-u" :]  # which it is anyhow
     status = 0
     try:
-        if kind not in ("-m", "-c"):
+        if kind == "-m":
+            sys.argv = more
+            if not hasattr(sys.modules.get(more[0]), "__path__"):
+                sys.modules.pop(more[0], None)  # it is run, as if it had not been imported
+            runpy.run_module(more[0], run_name="__main__", alter_sys=True)
+        elif kind == "-c":
+            sys.argv = ["-c", *more[1:]]
+            exec(compile(more[0], "<string>", "exec"), {"__name__": "__main__"})
+        else:
             sys.argv = [kind, *more]
             sys.path.insert(0, str(Path(kind).resolve().parent))
             runpy.run_path(kind, run_name="__main__")
-            return
-        what, *more = more
-        if kind == "-m":
-            sys.argv = [what, *more]
-            if not hasattr(sys.modules.get(what), "__path__"):
-                sys.modules.pop(what, None)  # it is run, as if it had not been imported
-            runpy.run_module(what, run_name="__main__", alter_sys=True)
-        else:
-            sys.argv = ["-c", *more]
-            exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException:

